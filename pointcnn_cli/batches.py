@@ -1,0 +1,138 @@
+"""From rows to batches: input statistics, rows kept on the device, batch order, and prediction batch by batch.
+
+Which rows a batch holds and how they are augmented depend on (seed, epoch) alone, so a resumed run sees what an
+uninterrupted one does.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from pointcnn_cli.augment import Augment
+from pointcnn_cli.config.schema import AugmentConfig
+from pointcnn_cli.hdf5.samples import Source
+
+PREDICTION_BATCH = 128  # fixed, since the last bits of a probability may depend on the batch it was computed in
+BLOCK_ROWS = 1024  # rows read at a time where all rows need not be in memory
+
+
+def iterate_blocks(rows: NDArray[np.int64], size: int = BLOCK_ROWS) -> Iterator[NDArray[np.int64]]:
+    """Consecutive parts of `rows`, each of at most `size`."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def compute_statistics(source: Source, rows: NDArray[np.int64], masked: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and standard deviation of each coordinate (channel and depth index) over `rows`, in float64.
+
+    With `masked`, over the point slots that are non-zero in any channel, else over all slots. A coordinate that does
+    not vary gets deviation 1. Shapes (coordinates,). Two passes' accuracy in one pass: deviations are taken from the
+    first block's mean.
+    """
+    count, center, total, squares = 0.0, np.zeros(0), np.zeros(0), np.zeros(0)
+    for block in iterate_blocks(rows):
+        x = np.concatenate([c[..., 0] for c in source.read(block)], axis=1)  # (rows, coordinates, points, frames)
+        values = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])
+        if masked:
+            values = values[(values != 0).any(axis=1)]
+        if not len(values):
+            continue
+        values = values.astype(np.float64)
+        if not count:
+            center = values.mean(axis=0)
+            total, squares = np.zeros_like(center), np.zeros_like(center)
+        values -= center
+        count += len(values)
+        total += values.sum(axis=0)
+        squares += np.einsum("ij,ij->j", values, values)
+    if not count:
+        coordinates = sum(shape[0] for shape in source.index.channel_shapes)
+        return np.zeros(coordinates), np.ones(coordinates)
+    offset = total / count
+    deviation = np.sqrt(np.maximum(squares / count - offset**2, 0.0))
+    return center + offset, np.where(deviation > 1e-12 * np.maximum(np.abs(center), 1.0), deviation, 1.0)
+
+
+class ResidentRows(keras.layers.Layer):
+    """Holds rows on the device as stored and gathers those whose numbers come in: (batch,) -> channels, float32.
+
+    Nothing but row numbers then crosses from host to device in training.
+    """
+
+    def __init__(self, channels: tuple[NDArray[Any], ...], **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        # Without autocast=False Keras would cast the whole of a float16 variable at each use.
+        self.stored = [
+            self.add_weight(
+                name=f"channel_{i}",
+                shape=c.shape,
+                dtype=_device_dtype(c.dtype),
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+            )
+            for i, c in enumerate(channels, 1)
+        ]
+        for variable, channel in zip(self.stored, channels, strict=True):
+            variable.assign(channel.astype(variable.dtype, copy=False))
+
+    def call(self, rows: Any) -> list[Any]:
+        return [ops.cast(ops.take(variable, rows, axis=0), "float32") for variable in self.stored]
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> list[tuple[int | None, ...]]:
+        return [(shape[0], *variable.shape[1:]) for variable in self.stored]
+
+
+def _device_dtype(dtype: np.dtype[Any]) -> str:
+    """float16 and small integers stay as stored; wider types become the float32 that the model sees anyway."""
+    name = dtype.newbyteorder("=").name
+    return name if name in ("float16", "int8", "uint8", "int16") else "float32"
+
+
+def build_trainer(model: keras.Model, channels: tuple[NDArray[Any], ...], augment: AugmentConfig | None) -> keras.Model:
+    """A model of row numbers that shares the weights of `model`: gathers training rows, augments them, applies it."""
+    rows = keras.Input((), dtype="int32", name="row")
+    x = ResidentRows(channels, name="rows")(rows)
+    if augment is not None:
+        x = Augment(augment, name="augment")(x)
+    return keras.Model(rows, model(x), name="trainer")
+
+
+def permute_rows(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:
+    """The order of the training rows in this epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def reseed(model: keras.Model, seed: int, epoch: int) -> None:
+    """Set every random generator of the model (dropout, augmentation) from (seed, epoch, its place in the model)."""
+    for place, generator in enumerate(_seed_generators(model)):
+        state = np.random.SeedSequence([seed, epoch, place]).generate_state(2)
+        generator.state.assign(state.astype("uint32"))
+
+
+def _seed_generators(model: keras.Model) -> list[Any]:
+    layers = [layer for layer in model._flatten_layers() if not isinstance(layer, keras.Model)]
+    return [layer.seed_generator for layer in layers if getattr(layer, "seed_generator", None) is not None]
+
+
+def predict_rows(model: keras.Model, source: Source, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """Class probabilities (block, classes) of `rows`, block after block, in memory that does not grow with their
+    number.
+
+    Every batch has `PREDICTION_BATCH` rows: the last is filled up with zeros whose output is thrown away, so a graph
+    of one shape serves all.
+    """
+    for block in iterate_blocks(rows, PREDICTION_BATCH * 8):
+        channels = [c.astype(np.float32, copy=False) for c in source.read(block)]
+        outputs = []
+        for start in range(0, len(block), PREDICTION_BATCH):
+            batch = [c[start : start + PREDICTION_BATCH] for c in channels]
+            size = len(batch[0])
+            if size < PREDICTION_BATCH:
+                batch = [np.concatenate([b, np.zeros((PREDICTION_BATCH - size, *b.shape[1:]), b.dtype)]) for b in batch]
+            outputs.append(np.asarray(model.predict_on_batch(batch))[:size])
+        yield np.concatenate(outputs)

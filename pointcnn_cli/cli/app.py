@@ -1,0 +1,99 @@
+"""The command line: the commands, the options before them, and the one place that turns failures into words and exit
+codes."""
+
+import os
+import signal
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pointcnn_cli import __version__
+from pointcnn_cli.cli import config, data, evaluate, predict, train
+from pointcnn_cli.cli.console import SETTINGS, say_error
+from pointcnn_cli.errors import PointcnnError
+
+REPORT_BUG = "this is a bug in pointcnn; please report it with the command and the output of: pointcnn --debug ..."
+
+
+class Commands(TyperGroup):
+    """The group of all commands; a failure in any of them ends here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PointcnnError as error:
+            _show(error, error.message, error.hint)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say_error("interrupted", None)
+            raise typer.Exit(128 + signal.SIGINT) from None
+        except BrokenPipeError:
+            # Whoever read our output has what it wanted. Python would complain once more when it flushes stdout at
+            # exit.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            raise typer.Exit(0) from None
+        except MemoryError as error:
+            _show(error, "out of memory", "close other programs, or use a smaller file or train.batch_size")
+            raise typer.Exit(7) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if _is_usage_error(error):
+                raise
+            _show(error, f"unexpected {type(error).__name__}: {error}", REPORT_BUG)
+            raise typer.Exit(1) from None
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Typer's own errors know how to show themselves; its copy of Click is private, so they are told by what they can
+    do."""
+    return hasattr(error, "exit_code") and hasattr(error, "show")
+
+
+def _show(error: BaseException, message: str, hint: str | None) -> None:
+    if SETTINGS.debug:
+        traceback.print_exception(error)
+    say_error(message, hint)
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pointcnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings, errors and the result.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="More detail, such as the layers of the network.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show Python tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, evaluate and apply 3D-CNNs on four-channel point-cloud sequences (millimetre-wave radar).
+
+    Start with:  [bold]pointcnn train configs/base.yaml[/bold]
+    """
+    SETTINGS.quiet, SETTINGS.verbose, SETTINGS.debug = quiet, verbose, debug
+
+
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(predict.predict)
+app.add_typer(data.app, name="data")
+app.add_typer(config.app, name="config")

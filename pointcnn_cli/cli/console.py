@@ -1,0 +1,166 @@
+"""What a person sees: progress and messages on stderr, results on stdout."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pointcnn_cli.reporting import Reporter
+
+
+@dataclass
+class Settings:
+    """The options that stand before the command."""
+
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+
+SETTINGS = Settings()
+
+
+def make_console(stderr: bool = True) -> Console:
+    """A console on stderr (or stdout). Made anew for each use, since tests and pipes exchange the streams."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def say_error(message: str, hint: str | None) -> None:
+    """One failure: what is wrong, and what to do next."""
+    console = make_console()
+    console.print("Error:", style="bold red", end=" ")
+    console.print(message, markup=False)
+    if hint:
+        console.print("Try:", style="bold", end=" ")
+        console.print(hint, markup=False)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout."""
+    make_console(stderr=False).print(table)
+
+
+class ConsoleReporter(Reporter):
+    """Shows progress: a bar on a terminal, at most one plain line an epoch elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = make_console()
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._epochs = 0
+        self._first_epoch = 1
+        self._steps = 1
+        self._started = 0.0
+
+    def say(self, text: str) -> None:
+        if not SETTINGS.quiet:
+            self._console.print(text, markup=False)
+
+    def detail(self, text: str) -> None:
+        if SETTINGS.verbose:
+            self._console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        self._console.print("Warning:", style="bold yellow", end=" ")
+        self._console.print(text, markup=False)
+
+    def show_split(self, parts: list[dict[str, Any]]) -> None:
+        if not SETTINGS.quiet:
+            self._console.print(split_table(parts))
+
+    def start_training(self, first_epoch: int, epochs: int, steps: int) -> None:
+        self._first_epoch, self._epochs, self._steps = first_epoch, epochs, steps
+        self._started = time.monotonic()
+        self.say(f"training: {epochs - first_epoch + 1} epochs of {steps} steps")
+        if self._console.is_terminal and not SETTINGS.quiet:
+            self._progress = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                TextColumn("{task.fields[scores]}"), TimeRemainingColumn(), console=self._console,
+            )  # fmt: skip
+            total = (epochs - first_epoch + 1) * steps
+            self._task = self._progress.add_task(f"epoch {first_epoch}/{epochs}", total=total, scores="")
+            self._progress.start()
+
+    def end_step(self, epoch: int, step: int, logs: Mapping[str, float]) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(
+                self._task,
+                description=f"epoch {epoch}/{self._epochs}",
+                completed=(epoch - self._first_epoch) * self._steps + step,
+                scores=f"loss {logs.get('loss', 0):.3f} accuracy {logs.get('accuracy', 0):.3f}",
+            )
+
+    def end_epoch(self, row: Mapping[str, float], best_epoch: int) -> None:
+        epoch = int(row["epoch"])
+        done = epoch - self._first_epoch + 1
+        left = (time.monotonic() - self._started) / done * (self._epochs - epoch)
+        self.say(
+            f"epoch {epoch}/{self._epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.3f}  "
+            f"validation loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}  "
+            f"best epoch {best_epoch}  {row['seconds']:.1f} s, {_format_time(left)} left"
+        )
+
+    def end_training(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def split_table(parts: list[dict[str, Any]]) -> Table:
+    """Class and group counts of each part, the ceiling of its accuracy, and the best constant answer."""
+    table = Table(title="split", title_justify="left")
+    table.add_column("")
+    for part in parts:
+        table.add_column(part["name"], justify="right")
+    table.add_row("rows", *[str(part["rows"]) for part in parts])
+    if parts[0]["groups"] is not None:
+        table.add_row("groups", *[str(part["groups"]) for part in parts])
+    for name in parts[0]["classes"]:
+        counts = [part["classes"][name] for part in parts]
+        table.add_row(f"  {name}", *[str(c) if c else "[red]0[/red]" for c in counts])
+    for key, text in (("ceiling", "accuracy ceiling"), ("chance", "best constant answer")):
+        table.add_row(text, *["" if part[key] is None else f"{part[key]:.3f}" for part in parts])
+    return table
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """The score as a table for a person."""
+    low, high = metrics["accuracy_ci"]
+    table = Table(title=f"score on {metrics['n']} rows", title_justify="left")
+    for title in ("", "precision", "recall", "f1", "rows"):
+        table.add_column(title, justify="left" if not title else "right")
+    for name, row in metrics["per_class"].items():
+        table.add_row(name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"]))
+    groups = "" if metrics["n_groups"] is None else f" over {metrics['n_groups']} groups"
+    lines = [
+        f"accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}{groups}",
+        f"best constant answer {metrics['chance_accuracy']:.3f}, ceiling {metrics['ceiling_accuracy']:.3f}",
+        f"balanced accuracy {metrics['balanced_accuracy']:.3f}, macro F1 {metrics['macro_f1']:.3f}, "
+        f"log loss {metrics['log_loss']:.3f}, calibration error {metrics['expected_calibration_error']:.3f}",
+    ]
+    if metrics["selected_on_these_rows"]:
+        lines.append("the weights were chosen on these rows, so the score is somewhat too good")
+    table.caption, table.caption_justify = "\n".join(lines), "left"
+    return table
+
+
+def _format_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def read_stdin() -> bytes:
+    """All of stdin, for a config given as `-`."""
+    return sys.stdin.buffer.read()

@@ -1,0 +1,41 @@
+"""pointcnn predict"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pointcnn_cli.cli.console import ConsoleReporter
+from pointcnn_cli.cli.train import SetOption
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="HDF5 files; they need no labels.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .csv, .jsonl, .h5 or .parquet file, or - for CSV on stdout.")
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it exists.")] = False,
+    settings: SetOption = None,
+) -> None:
+    """Predict the class of every row, in file order.
+
+    Example:  [bold]pointcnn predict runs/base/20260101-120000-ab12 recording.h5 --output predictions.csv[/bold]
+    """
+    from pointcnn_cli import prediction, tables
+    from pointcnn_cli.files import check_target
+
+    reporter = ConsoleReporter()
+    to_stdout = str(output) == tables.STANDARD_OUTPUT
+    if not to_stdout:
+        tables.choose_writer(output)
+        check_target(output, force)
+    loaded = prediction.load_run(run, reporter)
+    blocks = prediction.predict_files(loaded, files, settings or (), reporter)
+    if to_stdout:
+        tables.write_csv(sys.stdout.buffer, loaded.classes, blocks)
+        sys.stdout.buffer.flush()
+        return
+    count = tables.write_predictions(output, loaded.classes, blocks, force=force)
+    reporter.say(f"wrote {count} predictions to {output}")

@@ -1,0 +1,57 @@
+"""pointcnn train"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pointcnn_cli.cli.console import ConsoleReporter, metrics_table, print_json, print_table, read_stdin
+from pointcnn_cli.errors import UsageError
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, as in train.epochs=5; may be repeated."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+def train(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="YAML config, or - for stdin.")] = None,
+    settings: SetOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Directory of the run; must not exist. [default: runs/NAME/TIME-ID]")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Continue an interrupted run instead.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Train a network as a YAML config says.
+
+    Example:  [bold]pointcnn train configs/base.yaml --set train.epochs=10[/bold]
+
+    Prints the score on the validation rows; the last line is the run directory. An interrupted training goes on with:
+    [bold]pointcnn train --resume RUN[/bold]
+    """
+    from pointcnn_cli import training
+    from pointcnn_cli.config.load import STDIN, load_config
+
+    reporter = ConsoleReporter()
+    if resume is not None:
+        if config is not None or settings or output is not None:
+            raise UsageError(
+                "--resume needs nothing else: the run has its own config", f"pointcnn train --resume {resume}"
+            )
+        trained = training.resume(resume, reporter)
+    elif config is None:
+        raise UsageError("no config was given", "pointcnn train configs/base.yaml")
+    else:
+        loaded = load_config(config, settings or (), stdin_text=read_stdin() if config == STDIN else None)
+        trained = training.train(loaded, output, sys.argv, reporter)
+    if json:
+        print_json({**trained.metrics, "run": str(trained.run.path)})
+        return
+    print_table(metrics_table(trained.metrics))
+    reporter.say(f"next: pointcnn predict {trained.run.path} FILE --output predictions.csv")
+    typer.echo(str(trained.run.path))

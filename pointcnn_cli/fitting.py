@@ -1,0 +1,280 @@
+"""The training loop: Keras's `fit`, one epoch at a time, with the whole state saved after each.
+
+Everything random is drawn from (seed, epoch, step), so an epoch is the same whether or not the process was interrupted
+before it.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pointcnn_cli.batches import build_trainer, permute_rows, predict_rows, reseed
+from pointcnn_cli.callbacks import StepWatch
+from pointcnn_cli.config.schema import Config, TrainConfig
+from pointcnn_cli.errors import RunError, TrainingError
+from pointcnn_cli.hdf5.samples import DataIndex, Source
+from pointcnn_cli.metrics import compute_log_loss
+from pointcnn_cli.models import assign_weights, build_model, read_weights
+from pointcnn_cli.reporting import Reporter
+from pointcnn_cli.rundir import Arrays, RunDir
+from pointcnn_cli.signals import StopRequest
+
+HistoryRow = dict[str, float]
+SUSPECTS_NAMED = 3
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """The rows of one part: their numbers in the data, and a source of just them."""
+
+    numbers: NDArray[np.int64]
+    source: Source
+    labels: NDArray[np.int64]
+
+
+class Fit:
+    """One training: the model, its optimiser, and what has happened so far."""
+
+    def __init__(
+        self,
+        config: Config,
+        index: DataIndex,
+        train: PartRows,
+        validation: PartRows,
+        statistics: tuple[NDArray[Any], NDArray[Any]] | None,
+    ) -> None:
+        """Build and compile. `statistics` are the mean and deviation of the inputs (`batches.compute_statistics`)."""
+        self.config = config
+        self.index = index
+        self.train = train
+        self.validation = validation
+        self.classes = index.classes or ()
+        self.history: list[HistoryRow] = []
+        self.best: Arrays = {}
+        keras.utils.set_random_seed(config.seed)
+        self.model = build_model(config.model, index.channel_shapes, len(self.classes), config.train.precision)
+        if statistics is not None:
+            self.model.get_layer("normalization").set_weights(list(statistics))
+        self.steps = math.ceil(len(train.labels) / config.train.batch_size)
+        channels = train.source.read(np.arange(len(train.labels)))
+        self.trainer = build_trainer(self.model, channels, config.augment)
+        self.trainer.compile(
+            optimizer=build_optimizer(config.train, self.steps),
+            loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.train.label_smoothing),
+            metrics=["accuracy"],
+        )
+        self.trainer.optimizer.build(self.trainer.trainable_variables)
+        self._targets = np.eye(len(self.classes), dtype=np.float32)[train.labels]  # (rows, classes)
+        self._row_weights = _weigh_rows(config.train, train.labels, self.classes)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the best monitored value, the first of equals; 0 before any."""
+        return find_best_epoch(self.history, self.config.train.monitor)
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights the run stands for."""
+        return self.best_epoch if self.config.train.keep == "best" else len(self.history)
+
+    def run(self, run: RunDir, reporter: Reporter, stop: StopRequest) -> None:
+        """Train the epochs that are left, saving each. Raises Interrupted and TrainingError; what was saved stays."""
+        first = len(self.history) + 1
+        reporter.start_training(first, self.config.train.epochs, self.steps)
+        hint = f"continue with: pointcnn train --resume {run.path}"
+        watch = StepWatch(reporter, stop, hint, self._explain_divergence)
+        self._try_one_batch()
+        try:
+            for epoch in range(first, self.config.train.epochs + 1):
+                if self._is_exhausted():
+                    reporter.say(f"stopped early: no better {self.config.train.monitor} since epoch {self.best_epoch}")
+                    break
+                self._run_epoch(epoch, watch)
+                stop.check(hint)
+                self.save(run)
+                reporter.end_epoch(self.history[-1], self.best_epoch)
+        finally:
+            reporter.end_training()
+
+    def _run_epoch(self, epoch: int, watch: StepWatch) -> None:
+        started = time.monotonic()
+        reseed(self.trainer, self.config.seed, epoch)
+        logs = self._fit(permute_rows(self.config.seed, epoch, len(self.train.labels)), epoch, [watch])
+        probabilities = np.concatenate(
+            list(predict_rows(self.model, self.validation.source, np.arange(len(self.validation.labels))))
+        )
+        if not np.isfinite(probabilities).all():
+            raise self._explain_divergence(epoch, self.steps)
+        row = {
+            "epoch": epoch,
+            "loss": logs["loss"],
+            "accuracy": logs["accuracy"],
+            "val_loss": compute_log_loss(self.validation.labels, probabilities.astype(np.float64)),
+            "val_accuracy": float((probabilities.argmax(axis=1) == self.validation.labels).mean()),
+            "learning_rate": float(keras.ops.convert_to_numpy(self.trainer.optimizer.learning_rate)),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        self.history.append(row)
+        if self.best_epoch == epoch:
+            self.best = read_weights(self.model)
+
+    def _fit(self, order: NDArray[np.int64], epoch: int, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
+        weights = None if self._row_weights is None else self._row_weights[order]
+        try:
+            history = self.trainer.fit(
+                order.astype(np.int32),
+                self._targets[order],
+                sample_weight=weights,
+                batch_size=self.config.train.batch_size,
+                shuffle=False,
+                initial_epoch=epoch - 1,
+                epochs=epoch,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        except Exception as error:
+            if (
+                "ResourceExhausted" in type(error).__name__
+                or "RESOURCE_EXHAUSTED" in str(error)
+                or isinstance(error, MemoryError)
+            ):
+                raise TrainingError(
+                    f"out of memory in epoch {epoch} with batches of {self.config.train.batch_size} rows",
+                    f"set train.batch_size to {max(1, self.config.train.batch_size // 2)} or less",
+                ) from error
+            raise
+        return {name: float(values[-1]) for name, values in history.history.items()}
+
+    def _try_one_batch(self) -> None:
+        """Train one batch and take it back: what cannot work fails now, not after an epoch."""
+        variables = [*self.model.variables, *self.trainer.optimizer.variables]
+        before = [np.array(variable) for variable in variables]
+        size = min(self.config.train.batch_size, len(self.train.labels))
+        loss = self._fit(np.arange(size), 1, [])["loss"]
+        if not math.isfinite(loss):
+            raise self._explain_divergence(1, 1)
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+
+    def _is_exhausted(self) -> bool:
+        """Whether early stopping says that enough epochs have passed without improvement."""
+        early = self.config.train.early_stopping
+        return early is not None and bool(self.history) and len(self.history) - self.best_epoch >= early.patience
+
+    def _explain_divergence(self, epoch: int, step: int) -> TrainingError:
+        """The error for a loss that is not finite, with the rows of the batch whose inputs stand out most."""
+        size = self.config.train.batch_size
+        order = permute_rows(self.config.seed, epoch, len(self.train.labels))
+        batch = np.sort(order[(step - 1) * size : step * size])
+        largest = np.zeros(len(batch))
+        for channel in self.train.source.read(batch):
+            values = np.abs(channel.astype(np.float64)).reshape(len(batch), -1).max(axis=1)
+            # Channels differ in unit, so each is measured by what is usual in this batch.
+            largest = np.maximum(largest, values / max(float(np.median(values)), 1e-12))
+        suspects = [int(i) for i in np.argsort(-largest, kind="stable")[:SUSPECTS_NAMED]]
+        rows = "; ".join(
+            f"{self.index.locate(int(self.train.numbers[batch[i]]))} ({largest[i]:.3g} times the usual)"
+            for i in suspects
+        )
+        return TrainingError(
+            f"the loss is not finite in epoch {epoch}, step {step} of {self.steps}. "
+            f"Rows of that batch with the largest values: {rows}",
+            f"look at these rows; else lower train.learning_rate ({self.config.train.learning_rate:g}) "
+            "or set model.normalize to masked",
+        )
+
+    def save(self, run: RunDir) -> None:
+        """Write the state after the last epoch, then the files that follow from it."""
+        epoch, weights = len(self.history), read_weights(self.model)
+        arrays = {f"model/{name}": array for name, array in weights.items()}
+        arrays |= {f"optimizer/{name}": np.array(v) for name, v in _name_variables(self.trainer.optimizer).items()}
+        arrays |= {f"best/{name}": array for name, array in self.best.items()}
+        run.write_state(epoch, arrays, {"epoch": epoch, "history": self.history})
+        self._write_derived(run)
+
+    def _write_derived(self, run: RunDir) -> None:
+        run.write_weights(run.last, read_weights(self.model), len(self.history))
+        run.write_weights(run.best, self.best, self.best_epoch)
+        run.write_history(self.history)
+
+    def restore(self, run: RunDir, arrays: Arrays, facts: Mapping[str, Any], origin: str) -> None:
+        """Continue from a saved state, and make the run's other files agree with it. Raises RunError where it does not
+        fit."""
+        assign_weights(self.model, _with_prefix(arrays, "model/"), origin)
+        saved, variables = _with_prefix(arrays, "optimizer/"), _name_variables(self.trainer.optimizer)
+        if saved.keys() != variables.keys() or any(saved[n].shape != tuple(v.shape) for n, v in variables.items()):
+            raise RunError(
+                f"{origin}: its optimiser state does not fit the run's config", "restore the run's config.yaml"
+            )
+        for name, variable in variables.items():
+            variable.assign(saved[name])
+        self.best = _with_prefix(arrays, "best/")
+        self.history = [{**row, "epoch": int(row["epoch"])} for row in facts["history"]]
+        self._write_derived(run)
+
+    def use_kept_weights(self) -> None:
+        """Give the model the weights that the run stands for."""
+        if self.config.train.keep == "best":
+            assign_weights(self.model, self.best, "the best epoch")
+
+
+def build_optimizer(settings: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
+    """The optimiser with its learning-rate schedule, for epochs of `steps` steps."""
+    warmup, rate = settings.warmup_epochs * steps, settings.learning_rate
+    schedule: Any = rate
+    if settings.schedule == "cosine" or warmup:
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else rate,
+            max(settings.epochs * steps - warmup, 1),
+            alpha=0.0 if settings.schedule == "cosine" else 1.0,  # 1.0: a cosine that never falls
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+    if settings.optimizer == "adam":
+        return keras.optimizers.Adam(schedule)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def find_best_epoch(history: list[HistoryRow], monitor: str) -> int:
+    """The epoch whose monitored value is best (lowest loss, highest accuracy), the first of equals; 0 for an empty
+    history."""
+    if not history:
+        return 0
+    sign = 1.0 if monitor.endswith("loss") else -1.0
+    return 1 + int(np.argmin([sign * row[monitor] for row in history]))
+
+
+def _weigh_rows(
+    settings: TrainConfig, labels: NDArray[np.int64], classes: tuple[str, ...]
+) -> NDArray[np.float32] | None:
+    """The weight of each training row (rows,), or None where all weigh the same.
+
+    `balanced` is scikit-learn's: rows / (classes * rows of the class).
+    """
+    if settings.class_weight is None:
+        return None
+    if settings.class_weight == "balanced":
+        counts = np.bincount(labels, minlength=len(classes))
+        per_class = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    else:
+        per_class = np.array([settings.class_weight[name] for name in classes])
+    return per_class[labels].astype(np.float32)
+
+
+def _name_variables(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """The optimiser's variables by place and path; the place keeps equal paths apart."""
+    return {f"{i:03d}/{variable.path}": variable for i, variable in enumerate(optimizer.variables)}
+
+
+def _with_prefix(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

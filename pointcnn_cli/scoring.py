@@ -1,0 +1,68 @@
+"""Predictions of labelled rows, and their score."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointcnn_cli.batches import predict_rows
+from pointcnn_cli.errors import DataError
+from pointcnn_cli.hdf5.samples import DataIndex, Source
+from pointcnn_cli.metrics import compute_metrics
+from pointcnn_cli.tables import Predictions
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The document of metrics.json, and the predictions it was computed from."""
+
+    metrics: dict[str, Any]
+    predictions: Predictions
+
+
+def score_rows(
+    model: "keras.Model",
+    source: Source,
+    rows: NDArray[np.int64],
+    index: DataIndex,
+    numbers: NDArray[np.int64],
+    *,
+    trained_classes: NDArray[np.int64],
+    epoch: int,
+    selected_on_these_rows: bool,
+) -> Scored:
+    """Predict `rows` of `source` and compare with the labels that `index` has for them.
+
+    `numbers` are the numbers of these rows in `index`, where `source` holds only a part of it. Raises DataError
+    without labels.
+    """
+    if index.labels is None or index.classes is None:
+        raise DataError(
+            f"{index.files[0].path}: there are no labels to compare predictions with",
+            "name the dataset that holds them with --set data.labels=NAME, or use pointcnn predict",
+        )
+    labels = index.labels[numbers]
+    groups = None if index.groups is None else index.groups[numbers]
+    probabilities = np.concatenate(list(predict_rows(model, source, rows)))
+    metrics = compute_metrics(
+        labels, probabilities, groups, index.classes, trained_classes,
+        epoch=epoch, selected_on_these_rows=selected_on_these_rows,
+    )  # fmt: skip
+    return Scored(
+        metrics,
+        Predictions(
+            numbers,
+            index.name_files(numbers),
+            probabilities,
+            labels=[index.classes[i] for i in labels],
+            groups=None if groups is None else [_name_group(index, int(g)) for g in groups],
+        ),
+    )
+
+
+def _name_group(index: DataIndex, group: int) -> str:
+    return index.group_names[group] if index.group_names else str(group)

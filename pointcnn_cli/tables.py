@@ -1,0 +1,152 @@
+"""Tables of predictions: CSV, JSON lines, HDF5 and Parquet, written block by block and whole or not at all."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pointcnn_cli.errors import MissingDependencyError, UsageError
+from pointcnn_cli.files import check_target, replacing
+
+STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The probabilities of a block of rows."""
+
+    numbers: NDArray[np.int64]
+    """(rows,) numbers of the rows, over all files"""
+    files: list[str]
+    """The file of each row."""
+    probabilities: NDArray[np.float32]
+    """(rows, classes)"""
+    labels: list[str] | None = None
+    """The true class of each row, where known and asked for."""
+    groups: list[str] | None = None
+    """The group of each row, where known and asked for."""
+
+
+Writer = Callable[[BinaryIO, tuple[str, ...], Iterable[Predictions]], int]
+
+
+def write_predictions(
+    target: Path, classes: tuple[str, ...], blocks: Iterable[Predictions], *, force: bool = False
+) -> int:
+    """Write all blocks to `target`, in the format of its suffix, and return how many rows there were.
+
+    Raises UsageError for an unknown suffix, MissingDependencyError for Parquet without pyarrow, OutputError when
+    `target` exists (without `force`) or cannot be written; then nothing is left.
+    """
+    writer = choose_writer(target)
+    with replacing(check_target(target, force), force=force) as stream:
+        return writer(stream, classes, blocks)
+
+
+def choose_writer(target: Path) -> Writer:
+    """The writer for the suffix of `target`. Raises UsageError and MissingDependencyError."""
+    if target.suffix not in WRITERS:
+        raise UsageError(
+            f"{target}: the suffix chooses the format, and {target.suffix or 'none'!r} is not one of {', '.join(WRITERS)}",
+            "name the output, for example, predictions.csv",
+        )
+    if target.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise MissingDependencyError("writing Parquet needs the package pyarrow", "pip install pyarrow") from None
+    return WRITERS[target.suffix]
+
+
+def write_csv(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Predictions]) -> int:
+    """Write CSV with a header line to a binary stream; numbers have nine significant digits, which a float32
+    survives."""
+    count, header = 0, False
+    for block in blocks:
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        if not header:
+            rows.writerow(_name_columns(classes, block))
+            header = True
+        rows.writerows(_format_rows(classes, block))
+        stream.write(text.getvalue().encode())
+        count += len(block.numbers)
+    return count
+
+
+def _write_jsonl(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Predictions]) -> int:
+    count = 0
+    for block in blocks:
+        names = _name_columns(classes, block)
+        lines = [
+            json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in _list_rows(classes, block)
+        ]
+        stream.write(("\n".join(lines) + "\n").encode())
+        count += len(block.numbers)
+    return count
+
+
+def _write_hdf5(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Predictions]) -> int:
+    # Probabilities of all rows stay in memory until the end: a thousandth of what the rows themselves would take.
+    parts = [block.probabilities for block in blocks]
+    probabilities = np.concatenate(parts) if parts else np.zeros((0, len(classes)), np.float32)
+    # HDF5 may crash the process on a full disk, so it writes to memory and the stream gets the bytes.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        predicted = file.create_dataset("predicted", data=probabilities.argmax(axis=1), track_times=False)
+        file.create_dataset("probabilities", data=probabilities, track_times=False)
+        for owner in (file, predicted):
+            owner.attrs.create("classes", list(classes), dtype=h5py.string_dtype())
+    stream.write(image.getbuffer())
+    return len(probabilities)
+
+
+def _write_parquet(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Predictions]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count = 0
+    types = [pa.int64(), pa.string(), pa.string(), pa.float32(), *[pa.float32()] * len(classes)]
+    names = ["index", "file", "predicted", "confidence", *(f"p_{name}" for name in classes)]
+    with pq.ParquetWriter(stream, pa.schema(list(zip(names, types, strict=True)))) as writer:
+        for block in blocks:
+            p = block.probabilities
+            predicted = [classes[i] for i in p.argmax(axis=1)]
+            columns = [block.numbers, block.files, predicted, p.max(axis=1), *np.ascontiguousarray(p.T)]
+            writer.write_table(pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], writer.schema))
+            count += len(block.numbers)
+    return count
+
+
+WRITERS: dict[str, Writer] = {
+    ".csv": write_csv,
+    ".jsonl": _write_jsonl,
+    ".h5": _write_hdf5,
+    ".parquet": _write_parquet,
+}
+
+
+def _name_columns(classes: tuple[str, ...], block: Predictions) -> list[str]:
+    names = ["index", "file", "predicted", "confidence", *(f"p_{name}" for name in classes)]
+    return names + ["label"] * (block.labels is not None) + ["group"] * (block.groups is not None)
+
+
+def _list_rows(classes: tuple[str, ...], block: Predictions) -> Iterator[list[Any]]:
+    """One list of values a row; probabilities as the shortest number that gives the same float32."""
+    predicted = block.probabilities.argmax(axis=1)
+    for i, p in enumerate(block.probabilities):
+        values = [float(f"{value:.9g}") for value in p]
+        row = [int(block.numbers[i]), block.files[i], classes[predicted[i]], max(values), *values]
+        yield row + [column[i] for column in (block.labels, block.groups) if column is not None]
+
+
+def _format_rows(classes: tuple[str, ...], block: Predictions) -> Iterator[list[Any]]:
+    for row in _list_rows(classes, block):
+        yield [f"{value:.9g}" if isinstance(value, float) else value for value in row]
