@@ -71,7 +71,7 @@ class Augment(keras.layers.Layer):
         for axis, i in enumerate(position):
             factor = scale
             if settings.mirror and AXES[settings.mirror] == axis:
-                factor = factor * ops.sign(self._uniform((batch, 1, 1, 1), -1.0, 1.0))
+                factor = factor * ops.where(self._uniform((batch, 1, 1, 1), 0.0, 1.0) < 0.5, -1.0, 1.0)
             rows[i] = self._disturb(rows[i] * factor, settings.position_shift, settings.position_jitter)
         after = _norm([rows[i] for i in position])
         for i, role in enumerate(self.coordinate_roles):

@@ -134,5 +134,5 @@ def predict_rows(model: keras.Model, source: Source, rows: NDArray[np.int64]) ->
             size = len(batch[0])
             if size < PREDICTION_BATCH:
                 batch = [np.concatenate([b, np.zeros((PREDICTION_BATCH - size, *b.shape[1:]), b.dtype)]) for b in batch]
-            outputs.append(np.asarray(model.predict_on_batch(batch))[:size])
+            outputs.append(keras.ops.convert_to_numpy(model.predict_on_batch(batch))[:size])
         yield np.concatenate(outputs)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from pointcnn_cli.errors import OutputError
 
 TEMPORARY_PREFIX = ".tmp-"
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # not known here, or a folder that may not be read
 
 
 def check_target(path: Path, force: bool) -> Path:
@@ -63,13 +64,19 @@ def write_whole(target: Path, data: bytes | memoryview, *, force: bool = True) -
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last; some file systems cannot, and the file is whole all the same."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Make a rename in `folder` last; some file systems cannot, and the file is whole all the same.
+
+    Raises OSError when the disk fails or is full.
+    """
     try:
-        with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
 
 
 def output_error(target: Path, error: OSError) -> OutputError:
@@ -85,7 +92,7 @@ def output_error(target: Path, error: OSError) -> OutputError:
         hint = "choose a folder that you may write to"
         return OutputError(f"{target}: no permission to write here ({error.strerror})", hint)
     if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-        return OutputError(f"{target}: exists already", "choose another name, or --force to replace it")
+        return OutputError(f"{target}: exists already", "choose another name")
     return OutputError(f"{target}: cannot be written ({error.strerror or error})", "check the disk and the folder")
 
 

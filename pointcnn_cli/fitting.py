@@ -154,7 +154,7 @@ class Fit:
     def _try_one_batch(self) -> None:
         """Train one batch and take it back: what cannot work fails now, not after an epoch."""
         variables = [*self.model.variables, *self.trainer.optimizer.variables]
-        before = [np.array(variable) for variable in variables]
+        before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
         size = min(self.config.train.batch_size, len(self.train.labels))
         loss = self._fit(np.arange(size), 1, [])["loss"]
         if not math.isfinite(loss):
@@ -193,7 +193,10 @@ class Fit:
         """Write the state after the last epoch, then the files that follow from it."""
         epoch, weights = len(self.history), read_weights(self.model)
         arrays = {f"model/{name}": array for name, array in weights.items()}
-        arrays |= {f"optimizer/{name}": np.array(v) for name, v in _name_variables(self.trainer.optimizer).items()}
+        arrays |= {
+            f"optimizer/{name}": keras.ops.convert_to_numpy(v)
+            for name, v in _name_variables(self.trainer.optimizer).items()
+        }
         arrays |= {f"best/{name}": array for name, array in self.best.items()}
         run.write_state(epoch, arrays, {"epoch": epoch, "history": self.history})
         self._write_derived(run)

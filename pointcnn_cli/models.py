@@ -150,7 +150,7 @@ BUILDERS: dict[str, Callable[[ModelConfig, list[Any], list[Any]], Any]] = {
 
 def read_weights(model: keras.Model) -> dict[str, NDArray[Any]]:
     """Copies of all weights by their path in the model, input statistics and moving averages included."""
-    return {weight.path: np.array(weight) for weight in model.weights}
+    return {weight.path: ops.convert_to_numpy(weight).copy() for weight in model.weights}
 
 
 def assign_weights(model: keras.Model, weights: Mapping[str, NDArray[Any]], origin: str) -> None:

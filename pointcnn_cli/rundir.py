@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,10 @@ from pointcnn_cli.files import TEMPORARY_PREFIX, output_error, sync_folder, writ
 
 SCHEMA_VERSION = 1
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+MANIFEST_KEYS = {"status": str, "classes": list, "channel_shapes": list, "data": dict, "environment": dict}
+"""Keys of the manifest that others read, and their types."""
+METADATA_KEY = "pointcnn"  # of the checkpoints' metadata: a digest, and facts in JSON
+RESTORE = "restore it from a copy, or train again"
 STATES_KEPT = 2  # the newest, and one to fall back on when it is damaged
 
 Arrays = dict[str, NDArray[Any]]
@@ -47,41 +52,41 @@ class RunDir:
     def create(cls, target: Path, config: str, manifest: Mapping[str, Any], split: Mapping[str, Any]) -> Self:
         """Make the directory, locked: it appears by one rename, with config, manifest and split.
 
-        Raises OutputError when `target` exists or cannot be made.
+        Raises OutputError when `target` exists or cannot be made; then nothing is left of it.
         """
         target = target.absolute()
         if os.path.lexists(target):
             raise OutputError(f"{target}: exists already", "a run is never overwritten; choose another --output")
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        draft, created = cls(temporary), cls(target)
         try:
             temporary.mkdir(parents=True)
-            run = cls(temporary)
-            run.checkpoints.mkdir()
-            lock = _lock_folder(temporary)
-            write_whole(run.config, config.encode())
-            _write_json(run.manifest, manifest)
-            _write_json(run.split, split)
+            draft.checkpoints.mkdir()
+            created._lock = _lock_folder(temporary)  # a lock goes with its folder when that is renamed
+            write_whole(draft.config, config.encode())
+            _write_json(draft.manifest, {**manifest, "process": _describe_process()})
+            _write_json(draft.split, split)
             os.rename(temporary, target)
             sync_folder(target.parent)
-        except OSError as error:
+        except BaseException as error:
+            created.unlock()
             shutil.rmtree(temporary, ignore_errors=True)
-            raise output_error(target, error) from error
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise output_error(target, error) from error
+            if isinstance(error, OutputError):
+                raise OutputError(error.message.replace(str(temporary), str(target)), error.hint) from error
             raise
-        created = cls(target)
-        created._lock = lock
         return created
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """An existing run. Raises RunError when `path` is not one."""
         run = cls(path.absolute())
-        if not path.exists():
+        if not os.path.exists(path):
             raise RunError(
                 f"{path}: no such run directory", "pointcnn train prints the directory of the run as its last line"
             )
-        missing = [p.name for p in (run.config, run.manifest, run.split) if not p.is_file()]
+        missing = [p.name for p in (run.config, run.manifest, run.split) if not os.path.isfile(p)]
         if missing:
             raise RunError(
                 f"{path}: not a run directory; it has no {', '.join(missing)}",
@@ -95,9 +100,11 @@ class RunDir:
         Raises OutputError when another process has the lock.
         """
         self._lock = _lock_folder(self.path)
+        self.update_manifest(process=_describe_process())
         for folder in (self.path, self.checkpoints):
             for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-                leftover.unlink()
+                with contextlib.suppress(OSError):  # not a file, so not ours; or not removable, which harms nothing
+                    leftover.unlink()
 
     def unlock(self) -> None:
         """Let others in."""
@@ -107,7 +114,13 @@ class RunDir:
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest. Raises RunError when it is damaged or of a newer pointcnn."""
-        return _read_json(self.manifest)
+        manifest = _read_json(self.manifest)
+        if wrong := [key for key, kind in MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]:
+            raise RunError(
+                f"{self.manifest}: damaged; it lacks {', '.join(wrong)}, or they are of another type",
+                RESTORE,
+            )
+        return manifest
 
     def update_manifest(self, **changes: Any) -> None:
         """Write the manifest anew with these keys changed."""
@@ -131,9 +144,7 @@ class RunDir:
 
     def write_weights(self, path: Path, weights: Arrays, epoch: int) -> None:
         """Write a checkpoint of weights by name, unless the same bytes are there."""
-        from safetensors.numpy import save
-
-        data = save(weights, {"format": "pointcnn-weights", "epoch": str(epoch)})
+        data = _pack(weights, {"epoch": epoch})
         with contextlib.suppress(OSError):
             if path.read_bytes() == data:
                 return
@@ -146,17 +157,14 @@ class RunDir:
                 f"{path}: no such checkpoint",
                 f"the run saved no epoch; continue it with: pointcnn train --resume {self.path}",
             )
-        arrays, metadata = _read_safetensors(path)
-        return arrays, int(metadata.get("epoch", 0))
+        arrays, facts = _unpack(path)
+        return arrays, int(facts["epoch"])
 
     def write_state(self, epoch: int, arrays: Arrays, facts: Mapping[str, Any]) -> None:
-        """Write what resuming after `epoch` needs as one file with a digest of it all; the newest two are kept."""
-        from safetensors.numpy import save
-
-        text = json.dumps(facts, sort_keys=True)
-        metadata = {"format": "pointcnn-state", "facts": text, "sha256": _digest(arrays, text)}
-        write_whole(self._state(epoch), save(arrays, metadata))
-        for old in self._list_states()[STATES_KEPT:]:
+        """Write what resuming after `epoch` needs as one file with a digest of it all; of the older ones, the newest
+        stays."""
+        write_whole(self._state(epoch), _pack(arrays, {**facts, "epoch": epoch}))
+        for old in [e for e in self._list_states() if e <= epoch][STATES_KEPT:]:
             with contextlib.suppress(OSError):
                 self._state(old).unlink()
 
@@ -169,15 +177,13 @@ class RunDir:
         for epoch in self._list_states():
             path = self._state(epoch)
             try:
-                arrays, metadata = _read_safetensors(path)
-                if _digest(arrays, metadata["facts"]) != metadata["sha256"]:
-                    raise RunError(f"{path}: damaged; its content does not match its digest")
-                facts = json.loads(metadata["facts"])
-                if facts["epoch"] != epoch:
-                    raise RunError(f"{path}: holds the state of epoch {facts['epoch']}")
+                arrays, facts = _unpack(path)
+            except RunError as error:
+                problems.append(error.message)
+                continue
+            if facts["epoch"] == epoch:
                 return epoch, arrays, facts, problems
-            except (RunError, KeyError, TypeError, ValueError) as error:
-                problems.append(str(error) if isinstance(error, RunError) else f"{path}: damaged; {error}")
+            problems.append(f"{path}: holds the state of epoch {facts['epoch']}")
         if problems:
             raise RunError(
                 "no state of this run is whole:\n" + "\n".join(problems),
@@ -191,7 +197,7 @@ class RunDir:
     def _list_states(self) -> list[int]:
         """Epochs with a state file, the newest first; by number, never by time stamp."""
         names = [p.stem.removeprefix("state-") for p in self.checkpoints.glob("state-*.safetensors")]
-        return sorted((int(n) for n in names if n.isdigit()), reverse=True)
+        return sorted((int(n) for n in names if n.isdecimal()), reverse=True)
 
 
 def default_target(name: str) -> Path:
@@ -201,15 +207,60 @@ def default_target(name: str) -> Path:
 
 
 def _lock_folder(folder: Path) -> int:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Lock `folder` until the descriptor that this returns is closed. Raises OutputError."""
+    descriptor = None
     try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
+    except OSError as error:
+        if descriptor is not None:
+            os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise output_error(folder, error) from error
         raise OutputError(
-            f"{folder}: another pointcnn process is working on this run", "wait until it ends, or stop it"
+            f"{folder}: another pointcnn process ({_name_holder(folder)}) is working on this run",
+            "wait until it ends, or stop it",
         ) from None
     return descriptor
+
+
+def _describe_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": platform.node()}
+
+
+def _name_holder(folder: Path) -> str:
+    """Who locked `folder`, as its manifest says."""
+    with contextlib.suppress(RunError, KeyError, TypeError):
+        process = _read_json(RunDir(folder).manifest)["process"]
+        return f"pid {process['pid']} on {process['host']}"
+    return "pid unknown"
+
+
+def _pack(arrays: Arrays, facts: Mapping[str, Any]) -> bytes:
+    """A safetensors file of `arrays` and `facts` with a digest of both; equal content gives equal bytes."""
+    from safetensors.numpy import save
+
+    text = json.dumps(facts, sort_keys=True)
+    # One entry of metadata: of several, safetensors writes now this one first and now that one.
+    return save(arrays, {METADATA_KEY: f"{_digest(arrays, text)} {text}"})
+
+
+def _unpack(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """What `_pack` packed. Raises RunError for a file that is anything else, or not as it was written."""
+    from safetensors import SafetensorError, safe_open
+
+    if not os.path.isfile(path):
+        raise RunError(f"{path}: not a file", RESTORE)
+    try:
+        with safe_open(path, "numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            digest, _, text = file.metadata()[METADATA_KEY].partition(" ")
+        if _digest(arrays, text) != digest:
+            raise RunError(f"{path}: damaged; its content does not match its digest", RESTORE)
+        facts = json.loads(text)
+        return arrays, {**facts, "epoch": int(facts["epoch"])}
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path}: damaged or not a checkpoint of pointcnn ({error})", RESTORE) from error
 
 
 def _digest(arrays: Arrays, facts: str) -> str:
@@ -220,20 +271,9 @@ def _digest(arrays: Arrays, facts: str) -> str:
     return digest.hexdigest()
 
 
-def _read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path}: damaged or not a checkpoint ({error})", "restore it from a copy, or train again"
-        ) from error
-
-
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    write_whole(path, (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, text.encode(errors="backslashreplace"))  # bytes of a path that are not text: JSON's \udcxx
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -243,7 +283,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"{path}: no such file", "the training did not end; continue it with --resume") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: damaged ({error})", "restore it from a copy, or train again") from error
+        raise RunError(f"{path}: damaged ({error})", RESTORE) from error
     if version != SCHEMA_VERSION:
         raise RunError(
             f"{path}: schema_version is {version}, this pointcnn reads {SCHEMA_VERSION}",

@@ -22,7 +22,7 @@ def import_keras() -> None:
     """Import Keras and its backend, quietly unless TF_CPP_MIN_LOG_LEVEL is set; what the user has set stays.
 
     TensorFlow writes to the process's stderr before its log level is in force, so stderr is set aside for the
-    duration and shown only when the import fails.
+    duration and shown only when the import fails; not so where there is no stderr, or no folder for temporary files.
     """
     # On CPUs without AVX-512 TensorFlow leaves oneDNN off, and 3-D convolutions are then up to 25 times slower.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -30,9 +30,14 @@ def import_keras() -> None:
         _touch_backend()
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with tempfile.TemporaryFile() as aside:
-        sys.stderr.flush()
-        stderr = os.dup(2)
+    try:
+        stderr, aside = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:
+        _touch_backend()
+        return
+    with aside:
+        if sys.stderr is not None:
+            sys.stderr.flush()
         os.dup2(aside.fileno(), 2)
         failed = True
         try:
@@ -43,7 +48,7 @@ def import_keras() -> None:
             os.close(stderr)
             if failed:
                 aside.seek(0)
-                sys.stderr.write(aside.read().decode(errors="replace"))
+                os.write(2, aside.read())
 
 
 def _touch_backend() -> None:
@@ -150,6 +155,6 @@ def _read_git_commit() -> str | None:
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

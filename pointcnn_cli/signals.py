@@ -28,8 +28,9 @@ class StopRequest:
 def catch_stop_signals() -> Iterator[StopRequest]:
     """Within the block, the first SIGINT, SIGTERM or SIGHUP sets the flag; a second one ends the process at once.
 
-    Ending at once is safe: files of a run are written whole or not at all. Outside the main thread, where Python
-    cannot catch signals, the flag is never set.
+    Ending at once is safe: files of a run are written whole or not at all. A signal that the process was started to
+    ignore (nohup ignores SIGHUP) stays ignored. Outside the main thread, where Python cannot catch signals, the flag is
+    never set.
     """
     request = StopRequest()
 
@@ -39,7 +40,8 @@ def catch_stop_signals() -> Iterator[StopRequest]:
         request.signal_number = number
 
     try:
-        before = {number: signal.signal(number, handle) for number in CAUGHT}
+        caught = [number for number in CAUGHT if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in caught}
     except ValueError:
         yield request
         return

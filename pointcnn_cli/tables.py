@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,7 +55,7 @@ def choose_writer(target: Path) -> Writer:
     """The writer for the suffix of `target`. Raises UsageError and MissingDependencyError."""
     if target.suffix not in WRITERS:
         raise UsageError(
-            f"{target}: the suffix chooses the format, and {target.suffix or 'none'!r} is not one of {', '.join(WRITERS)}",
+            f"{target}: the suffix chooses the format, and {target.suffix or 'none'!r} is none of {', '.join(WRITERS)}",
             "name the output, for example, predictions.csv",
         )
     if target.suffix == ".parquet":
@@ -69,14 +70,14 @@ def write_csv(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Predi
     """Write CSV with a header line to a binary stream; numbers have nine significant digits, which a float32
     survives."""
     count, header = 0, False
-    for block in blocks:
+    for block in _at_least_one(classes, blocks):
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         if not header:
             rows.writerow(_name_columns(classes, block))
             header = True
         rows.writerows(_format_rows(classes, block))
-        stream.write(text.getvalue().encode())
+        stream.write(_encode(text.getvalue()))
         count += len(block.numbers)
     return count
 
@@ -85,18 +86,15 @@ def _write_jsonl(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Pr
     count = 0
     for block in blocks:
         names = _name_columns(classes, block)
-        lines = [
-            json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in _list_rows(classes, block)
-        ]
-        stream.write(("\n".join(lines) + "\n").encode())
+        for row in _list_rows(classes, block):
+            stream.write(_encode(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) + "\n"))
         count += len(block.numbers)
     return count
 
 
 def _write_hdf5(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Predictions]) -> int:
     # Probabilities of all rows stay in memory until the end: a thousandth of what the rows themselves would take.
-    parts = [block.probabilities for block in blocks]
-    probabilities = np.concatenate(parts) if parts else np.zeros((0, len(classes)), np.float32)
+    probabilities = np.concatenate([block.probabilities for block in _at_least_one(classes, blocks)])
     # HDF5 may crash the process on a full disk, so it writes to memory and the stream gets the bytes.
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
@@ -109,20 +107,26 @@ def _write_hdf5(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Pre
 
 
 def _write_parquet(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Predictions]) -> int:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    count = 0
-    types = [pa.int64(), pa.string(), pa.string(), pa.float32(), *[pa.float32()] * len(classes)]
-    names = ["index", "file", "predicted", "confidence", *(f"p_{name}" for name in classes)]
-    with pq.ParquetWriter(stream, pa.schema(list(zip(names, types, strict=True)))) as writer:
-        for block in blocks:
-            p = block.probabilities
-            predicted = [classes[i] for i in p.argmax(axis=1)]
-            columns = [block.numbers, block.files, predicted, p.max(axis=1), *np.ascontiguousarray(p.T)]
-            writer.write_table(pa.table([pa.array(c, t) for c, t in zip(columns, types, strict=True)], writer.schema))
-            count += len(block.numbers)
+    tables = (_build_arrow_table(classes, block) for block in _at_least_one(classes, blocks))
+    first, count = next(tables), 0
+    with pq.ParquetWriter(stream, first.schema) as writer:
+        for table in chain((first,), tables):
+            writer.write_table(table)
+            count += table.num_rows
     return count
+
+
+def _build_arrow_table(classes: tuple[str, ...], block: Predictions) -> Any:
+    import pyarrow as pa
+
+    p = block.probabilities
+    files, predicted = [_encode(name).decode() for name in block.files], [classes[i] for i in p.argmax(axis=1)]
+    numbers = [pa.array(column, pa.float32()) for column in (p.max(axis=1), *np.ascontiguousarray(p.T))]
+    texts = [pa.array(column, pa.string()) for column in (block.labels, block.groups) if column is not None]
+    columns = [pa.array(block.numbers), pa.array(files, pa.string()), pa.array(predicted, pa.string())]
+    return pa.table(columns + numbers + texts, _name_columns(classes, block))
 
 
 WRITERS: dict[str, Writer] = {
@@ -133,13 +137,28 @@ WRITERS: dict[str, Writer] = {
 }
 
 
+def _at_least_one(classes: tuple[str, ...], blocks: Iterable[Predictions]) -> Iterator[Predictions]:
+    """The blocks; one without rows where there are none, so that columns have their names all the same."""
+    empty = True
+    for block in blocks:
+        empty = False
+        yield block
+    if empty:
+        yield Predictions(np.zeros(0, np.int64), [], np.zeros((0, len(classes)), np.float32))
+
+
+def _encode(text: str) -> bytes:
+    r"""UTF-8; what a file name may hold that is not text becomes \udcxx, which JSON reads back."""
+    return text.encode(errors="backslashreplace")
+
+
 def _name_columns(classes: tuple[str, ...], block: Predictions) -> list[str]:
     names = ["index", "file", "predicted", "confidence", *(f"p_{name}" for name in classes)]
     return names + ["label"] * (block.labels is not None) + ["group"] * (block.groups is not None)
 
 
 def _list_rows(classes: tuple[str, ...], block: Predictions) -> Iterator[list[Any]]:
-    """One list of values a row; probabilities as the shortest number that gives the same float32."""
+    """One list of values a row; probabilities rounded to nine significant digits, which give the same float32."""
     predicted = block.probabilities.argmax(axis=1)
     for i, p in enumerate(block.probabilities):
         values = [float(f"{value:.9g}") for value in p]

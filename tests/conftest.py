@@ -7,7 +7,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
+from pointcnn_cli.config.load import load_config
+from pointcnn_cli.reporting import Reporter
+
 ROOT = Path(__file__).resolve().parent.parent
+SMALL = ("data.simulate.windows=96", "data.simulate.subjects=8", "train.epochs=3", "train.batch_size=20")
 
 
 @pytest.fixture(scope="session")
@@ -16,4 +20,26 @@ def radhar_path() -> Path:
     path = ROOT.parent / "shared" / "data" / "radhar_train.h5"
     if not path.exists():
         pytest.skip(f"real radar data not found at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """One small finished training, shared by all tests that need a run; they must not change it."""
+    from pointcnn_cli import training
+
+    target = tmp_path_factory.mktemp("runs") / "trained"
+    config = load_config(ROOT / "configs" / "smoke.yaml", SMALL)
+    return training.train(config, target, ["pointcnn", "train"], Reporter())
+
+
+@pytest.fixture(scope="session")
+def simulated_file(tmp_path_factory) -> Path:
+    """A small labelled HDF5 file of the same people as the shared training."""
+    from pointcnn_cli.config.schema import SimulateConfig
+    from pointcnn_cli.hdf5.writing import write_samples
+    from pointcnn_cli.simulate import simulate_samples
+
+    path = tmp_path_factory.mktemp("data") / "simulated.h5"
+    write_samples(path, simulate_samples(SimulateConfig(windows=96, subjects=8)))
     return path

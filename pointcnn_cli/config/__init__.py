@@ -1,0 +1,1 @@
+"""Configs: YAML to a frozen schema, with every error found in one pass."""

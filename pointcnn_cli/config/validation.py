@@ -117,9 +117,8 @@ def build_config(data: dict[str, Any], origin: Origin) -> Config:
     findings += [_word_fault(fault, origin) for fault in faults[:MAX_SHOWN]]
     if len(faults) <= MAX_SHOWN:
         findings += [_word_rule(rule, origin) for rule in _rules(data, errors, faults, hidden)]
-    if findings:
+    if findings or config is None:
         raise_findings(findings, unshown=max(0, len(faults) - MAX_SHOWN))
-    assert config is not None
     return config
 
 

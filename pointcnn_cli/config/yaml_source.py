@@ -6,7 +6,7 @@ people or lets a small file do harm is refused with its place: aliases, tags, me
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import yaml
 from yaml.events import (
@@ -200,8 +200,7 @@ class _Builder:
             return self._mapping(path, depth + 1)
         if isinstance(event, SequenceStartEvent):
             return self._sequence(path, depth + 1)
-        assert isinstance(event, ScalarEvent)
-        return self._scalar(event, path)
+        return self._scalar(cast(ScalarEvent, event), path)
 
     def _check_properties(self, event: Event, path: KeyPath) -> None:
         anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)

@@ -67,7 +67,8 @@ class Echoes:
 def observe(joints: Floats, slots: int, rng: np.random.Generator) -> Floats:
     """The points reported of a body whose `joints` are at (frames + 2, joints, 3), one frame before and after included.
 
-    Returns (frames, slots, FIELDS): in each frame the reported points in no order, then empty slots, zero throughout.
+    Returns (frames, slots, FIELDS): in each frame the reported points in the detector's order, then empty slots, zero
+    throughout.
     """
     body = _reflect_body(joints, rng)
     echoes = _join(body, _reflect_by_wall(body, rng), _reflect_room(body.snr.shape[0], rng))
@@ -160,9 +161,16 @@ def _measure(echoes: Echoes, rng: np.random.Generator) -> tuple[Floats, NDArray[
 
 
 def _fill_slots(points: Floats, reported: NDArray[np.bool_], slots: int, rng: np.random.Generator) -> Floats:
-    """The reported points of each frame in random order in the first slots, at most `slots` of them; zeros after."""
-    order = np.argsort(rng.random(reported.shape) + ~reported, axis=1)[:, :slots]  # reported ones first
+    """The reported points of each frame in the first slots, at most `slots` of them (a random choice); zeros after.
+
+    They come as the detector finds them: Doppler bin by Doppler bin, standing still first and the negative ones last
+    (the order of an FFT), and by range within a bin.
+    """
     frame = np.arange(points.shape[0])[:, None]
+    chosen = np.argsort(rng.random(reported.shape) + ~reported, axis=1)[:, :slots]  # reported ones first
+    points, reported = points[frame, chosen], reported[frame, chosen]
+    doppler, distance = points[..., 3] % (2.0 * MAX_VELOCITY), points[..., 5]
+    order = np.lexsort((distance, doppler, ~reported), axis=1)
     filled = np.zeros((points.shape[0], slots, FIELDS))
     filled[:, : order.shape[1]] = np.where(reported[frame, order][..., None], points[frame, order], 0.0)
     return filled

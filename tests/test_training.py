@@ -1,0 +1,210 @@
+"""From config to finished run, and on from an interruption: what is left on disk, and that it is the same in the end."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL
+
+from pointcnn_cli import evaluation, training
+from pointcnn_cli.config.load import load_config, load_resolved
+from pointcnn_cli.errors import DataError, Interrupted, OutputError, TrainingError
+from pointcnn_cli.reporting import Reporter
+from pointcnn_cli.rundir import RunDir
+
+SMOKE = ROOT / "configs" / "smoke.yaml"
+
+
+class Listener(Reporter):
+    """Keeps what was said; sends a signal to this process at a step, where asked to."""
+
+    def __init__(self, signal_at: tuple[int, int] | None = None) -> None:
+        self.said: list[str] = []
+        self.signal_at = signal_at
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    warn = say
+
+    def end_step(self, epoch, step, logs) -> None:
+        if (epoch, step) == self.signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def list_files(folder) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def read_history(run: RunDir) -> list[dict[str, str]]:
+    with run.history.open() as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_run_holds_exactly_the_promised_files(trained):
+    assert list_files(trained.run.path) == {
+        "config.yaml",
+        "manifest.json",
+        "split.json",
+        "history.csv",
+        "predictions.csv",
+        "metrics.json",
+        "checkpoints/best.safetensors",
+        "checkpoints/last.safetensors",
+        "checkpoints/state-00002.safetensors",
+        "checkpoints/state-00003.safetensors",
+    }
+
+
+def test_the_manifest_says_how_the_run_was_made(trained):
+    manifest = trained.run.read_manifest()
+    assert manifest["status"] == "finished"
+    assert manifest["classes"] == ["box", "jack", "jump", "squat", "walk", "wave"]
+    assert manifest["data"]["rows"] == 96
+    assert manifest["environment"]["packages"]["keras"]
+    assert manifest["kept_epoch"] == trained.metrics["epoch"]
+
+
+def test_history_has_one_line_an_epoch_and_the_kept_epoch_has_the_lowest_loss(trained):
+    rows = read_history(trained.run)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    losses = [float(row["val_loss"]) for row in rows]
+    assert trained.metrics["epoch"] == 1 + int(np.argmin(losses))
+    assert trained.metrics["log_loss"] == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_metrics_follow_from_the_predictions_on_disk(trained):
+    from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+
+    classes = trained.metrics["classes"]
+    with trained.run.predictions.open() as file:
+        rows = list(csv.DictReader(file))
+    labels, predicted = [row["label"] for row in rows], [row["predicted"] for row in rows]
+    probabilities = [[float(row[f"p_{name}"]) for name in classes] for row in rows]
+    assert accuracy_score(labels, predicted) == trained.metrics["accuracy"]
+    assert confusion_matrix(labels, predicted, labels=classes).tolist() == trained.metrics["confusion_matrix"]
+    normalized = np.array(probabilities) / np.sum(probabilities, axis=1, keepdims=True)
+    assert log_loss(labels, normalized, labels=classes) == pytest.approx(trained.metrics["log_loss"], abs=1e-6)
+    assert [int(row["index"]) for row in rows] == json.loads(trained.run.split.read_text())["validation"]
+
+
+def test_groups_are_never_shared_between_parts(trained):
+    from pointcnn_cli.config.schema import SimulateConfig
+    from pointcnn_cli.simulate import simulate_samples
+
+    groups = simulate_samples(SimulateConfig(windows=96, subjects=8)).groups
+    split = json.loads(trained.run.split.read_text())
+    assert not set(groups[split["train"]]) & set(groups[split["validation"]])
+
+
+def test_evaluate_repeats_the_score_of_the_run(trained):
+    scored = evaluation.evaluate_part(trained.run.path, "validation", [], Reporter())
+    stored = trained.run.read_metrics()
+    assert scored["accuracy"] == stored["accuracy"]
+    assert scored["confusion_matrix"] == stored["confusion_matrix"]
+    assert scored["log_loss"] == pytest.approx(stored["log_loss"], abs=1e-6)
+    assert scored["expected_calibration_error"] == pytest.approx(stored["expected_calibration_error"], abs=1e-6)
+    assert scored["selected_on_these_rows"] is True
+
+
+def test_evaluate_on_the_training_file_warns_that_it_is_no_test(trained, simulated_file):
+    listener = Listener()
+    scored = evaluation.evaluate_files(trained.run.path, [simulated_file], [], listener)
+    assert scored["n"] == 96
+    assert any("trained on" in text for text in listener.said)
+
+
+def test_a_new_process_predicts_the_same_bits(trained, simulated_file, tmp_path):
+    from pointcnn_cli.prediction import load_run, predict_files
+
+    blocks = list(predict_files(load_run(trained.run.path, Reporter()), [simulated_file], [], Reporter()))
+    here = np.concatenate([block.probabilities for block in blocks])
+    output = tmp_path / "predictions.h5"
+    command = [sys.executable, "-m", "pointcnn_cli", "predict", str(trained.run.path), str(simulated_file)]
+    subprocess.run([*command, "--output", str(output)], check=True, cwd=ROOT)
+    import h5py
+
+    with h5py.File(output) as file:
+        np.testing.assert_array_equal(file["probabilities"][:], here)
+
+
+def test_an_interrupted_run_continues_to_the_same_end(trained, tmp_path):
+    target = tmp_path / "interrupted"
+    with pytest.raises(Interrupted) as raised:
+        training.train(load_config(SMOKE, SMALL), target, ["pointcnn"], Listener(signal_at=(2, 2)))
+    assert raised.value.exit_code == 128 + signal.SIGTERM
+    assert f"--resume {target}" in (raised.value.hint or "")
+    assert RunDir.open(target).read_manifest()["status"] == "interrupted"
+
+    listener = Listener()
+    resumed = training.resume(target, listener)
+    assert "continuing after epoch 1" in listener.said
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (target / "checkpoints" / name).read_bytes() == (trained.run.checkpoints / name).read_bytes()
+    assert read_history(resumed.run) == read_history(trained.run)
+    assert resumed.run.split.read_bytes() == trained.run.split.read_bytes()
+    assert resumed.metrics == trained.metrics
+
+
+def test_resuming_a_finished_run_changes_nothing(trained):
+    before = {path: path.stat().st_mtime_ns for path in trained.run.path.rglob("*")}
+    listener = Listener()
+    assert training.resume(trained.run.path, listener).metrics == trained.metrics
+    assert "already complete" in listener.said[0]
+    assert {path: path.stat().st_mtime_ns for path in trained.run.path.rglob("*")} == before
+
+
+def test_training_from_a_stored_config_repeats_the_run(trained, tmp_path):
+    config = load_resolved(trained.run.config)
+    again = training.train(config, tmp_path / "again", ["pointcnn"], Reporter())
+    assert again.run.last.read_bytes() == trained.run.last.read_bytes()
+
+
+def test_resume_refuses_other_data(simulated_file, tmp_path):
+    data = tmp_path / "data.h5"
+    shutil.copy(simulated_file, data)
+    settings = [f"data.path={data}", *SMALL[2:]]
+    with pytest.raises(Interrupted):
+        training.train(load_config(SMOKE, settings), tmp_path / "run", ["pointcnn"], Listener(signal_at=(2, 1)))
+    import h5py
+
+    with h5py.File(data, "a") as file:
+        file["label"][0] = 5
+    with pytest.raises(DataError, match="labels_sha256"):
+        training.resume(tmp_path / "run", Reporter())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_rows(tmp_path):
+    settings = [
+        *SMALL,
+        "train.learning_rate=10",
+        "train.optimizer=sgd",
+        "model.normalize=none",
+        "train.schedule=constant",
+    ]
+    with pytest.raises(TrainingError, match=r"not finite in epoch \d+, step \d+ of 4\..*<simulated>, row \d+"):
+        training.train(load_config(SMOKE, settings), tmp_path / "run", ["pointcnn"], Reporter())
+    assert RunDir.open(tmp_path / "run").read_manifest()["status"] == "failed"
+
+
+def test_an_existing_directory_is_never_used(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(OutputError, match="exists already"):
+        training.train(load_config(SMOKE, SMALL), tmp_path / "run", ["pointcnn"], Reporter())
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_early_stopping_ends_training_and_keeps_the_best(tmp_path):
+    settings = [*SMALL, "train.epochs=30", "train.early_stopping.patience=1", "train.learning_rate=0.1"]
+    listener = Listener()
+    done = training.train(load_config(SMOKE, settings), tmp_path / "run", ["pointcnn"], listener)
+    rows = read_history(done.run)
+    assert len(rows) < 30
+    assert len(rows) == done.metrics["epoch"] + 1
+    assert any(text.startswith("stopped early") for text in listener.said)
