@@ -14,7 +14,7 @@ from pointcnn_cli.hdf5.samples import Source
 from pointcnn_cli.prediction import LoadedRun, check_shapes, load_run, with_files
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.sources import open_source
-from pointcnn_cli.splits.files import read_split_file, read_trained_classes
+from pointcnn_cli.splits.files import read_run_split, read_trained_classes
 from pointcnn_cli.splits.parts import name_parts
 
 
@@ -27,7 +27,7 @@ def evaluate_part(path: Path, part: str, overrides: Sequence[str], reporter: Rep
     config = with_overrides(loaded.config, overrides)
     with open_source(config.data, expected_classes=loaded.classes) as source:
         check_fingerprint(source, loaded.manifest["data"])
-        rows = name_parts(read_split_file(loaded.run.split, source.index.rows)).get(part)
+        rows = name_parts(read_run_split(loaded.run.split, source.index.rows)).get(part)
         if rows is None:
             raise RunError(f"{path}: the run has no {part} part", "train with split.test_fraction to keep one aside")
         reporter.say(f"scoring the {part} part: {len(rows)} rows")

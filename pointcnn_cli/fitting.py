@@ -106,6 +106,10 @@ class Fit:
         started = time.monotonic()
         reseed(self.trainer, self.config.seed, epoch)
         logs = self._fit(permute_rows(self.config.seed, epoch, len(self.train.labels)), epoch, [watch])
+        weights = read_weights(self.model)
+        # A ReLU may turn NaN into 0, so finite predictions do not prove finite weights.
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise self._explain_divergence(epoch, self.steps)
         probabilities = np.concatenate(
             list(predict_rows(self.model, self.validation.source, np.arange(len(self.validation.labels))))
         )
@@ -122,7 +126,7 @@ class Fit:
         }
         self.history.append(row)
         if self.best_epoch == epoch:
-            self.best = read_weights(self.model)
+            self.best = weights
 
     def _fit(self, order: NDArray[np.int64], epoch: int, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
         weights = None if self._row_weights is None else self._row_weights[order]

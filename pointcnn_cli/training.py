@@ -24,7 +24,7 @@ from pointcnn_cli.runtime import choose_device, describe_environment, import_ker
 from pointcnn_cli.signals import StopRequest, catch_stop_signals
 from pointcnn_cli.sources import open_source
 from pointcnn_cli.splits import build_split
-from pointcnn_cli.splits.files import read_split_file, split_document
+from pointcnn_cli.splits.files import read_run_split, split_document
 from pointcnn_cli.splits.parts import Split, describe_split
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def train(config: Config, target: Path | None, command: Sequence[str], reporter:
             split_document(source.index, split),
         )
         reporter.say(f"run directory: {run.path}")
-        return _finish(run, fit, reporter)
+        try:
+            return _finish(run, fit, reporter)
+        finally:
+            run.unlock()
 
 
 def resume(path: Path, reporter: Reporter) -> TrainedRun:
@@ -73,10 +76,17 @@ def resume(path: Path, reporter: Reporter) -> TrainedRun:
         reporter.say(f"{path} is already complete; nothing was changed")
         return TrainedRun(run, run.read_metrics())
     run.lock()
+    try:
+        return _continue(run, manifest, reporter)
+    finally:
+        run.unlock()
+
+
+def _continue(run: RunDir, manifest: dict[str, Any], reporter: Reporter) -> TrainedRun:
     config = load_resolved(run.config)
     with open_source(config.data, expected_classes=tuple(manifest["classes"])) as source:
         check_fingerprint(source, manifest["data"])
-        split = _describe(source.index, read_split_file(run.split, source.index.rows), reporter)
+        split = _describe(source.index, read_run_split(run.split, source.index.rows), reporter)
         device = _start_keras(config, reporter)
         fit = _build_fit(config, source, split)
         _restore(run, fit, reporter)
@@ -188,7 +198,6 @@ def _finish(run: RunDir, fit: "Fit", reporter: Reporter) -> TrainedRun:
         status="finished", ended=_now(), kept_epoch=fit.kept_epoch, best_epoch=fit.best_epoch,
         epochs=len(fit.history), seconds_of_last_process=round(time.monotonic() - started, 1),
     )  # fmt: skip
-    run.unlock()
     return TrainedRun(run, metrics)
 
 

@@ -11,7 +11,8 @@ from pointcnn_cli.config.load import load_config
 from pointcnn_cli.reporting import Reporter
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ("data.simulate.windows=96", "data.simulate.subjects=8", "train.epochs=3", "train.batch_size=20")
+PEOPLE = {"windows": 96, "subjects": 8, "points": 32, "frames": 24, "stride": 8}
+SMALL = (*(f"data.simulate.{key}={value}" for key, value in PEOPLE.items()), "train.epochs=3", "train.batch_size=20")
 
 
 @pytest.fixture(scope="session")
@@ -41,5 +42,5 @@ def simulated_file(tmp_path_factory) -> Path:
     from pointcnn_cli.simulate import simulate_samples
 
     path = tmp_path_factory.mktemp("data") / "simulated.h5"
-    write_samples(path, simulate_samples(SimulateConfig(windows=96, subjects=8)))
+    write_samples(path, simulate_samples(SimulateConfig(**PEOPLE)))
     return path

@@ -64,7 +64,7 @@ def set_nan(file: h5py.File) -> None:
 
 BAD_DATA = {
     "a missing dataset": (lambda file: file.pop("channel_2", None), "channel_2"),
-    "a wrong shape": (lambda file: replace(file, "channel_2", np.zeros((96, 1, 64, 40, 1), "f4")), "channel_2"),
+    "a wrong shape": (lambda file: replace(file, "channel_2", np.zeros((96, 1, 32, 20, 1), "f4")), "channel_2"),
     "unequal rows": (lambda file: replace(file, "channel_4", file["channel_4"][:90]), "90"),
     "NaN": (set_nan, "row 17"),
     "labels out of range": (lambda file: replace(file, "label", np.full(96, 6)), "6"),
@@ -238,10 +238,10 @@ def test_predict_refuses_another_layout(trained, tmp_path):
     path = tmp_path / "small.h5"
     with h5py.File(path, "w") as file:
         for i, depth in enumerate((3, 1, 1, 1), 1):
-            file[f"channel_{i}"] = np.ones((4, depth, 16, 48, 1), "f4")
+            file[f"channel_{i}"] = np.ones((4, depth, 16, 24, 1), "f4")
     result = run("predict", trained.run.path, path, "--output", tmp_path / "out.csv", code=6)
-    assert "(3, 16, 48)" in result.stderr
-    assert "(3, 64, 48)" in result.stderr
+    assert "(3, 16, 24)" in result.stderr
+    assert "(3, 32, 24)" in result.stderr
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -254,7 +254,7 @@ def test_predict_names_a_row_with_nan_and_leaves_no_output(trained, data_file, t
 
 def test_inspect_shows_what_is_in_a_file(simulated_file):
     text = run("data", "inspect", simulated_file).stdout
-    for fact in ("channel_1", "96 x 3 x 64 x 48 x 1", "float16", "jack", "sorted"):
+    for fact in ("channel_1", "96 x 3 x 32 x 24 x 1", "float16", "jack", "sorted"):
         assert fact in text
     document = json.loads(run("data", "inspect", simulated_file, "--json").stdout)
     assert document["classes"]["box"] == 16

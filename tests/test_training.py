@@ -1,4 +1,4 @@
-"""From config to finished run, and on from an interruption: what is left on disk, and that it is the same in the end."""
+"""From config to finished run, and on from an interruption: what is left on disk, and that the end is the same."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL
+from conftest import PEOPLE, ROOT, SMALL
 
 from pointcnn_cli import evaluation, training
 from pointcnn_cli.config.load import load_config, load_resolved
@@ -98,7 +98,7 @@ def test_groups_are_never_shared_between_parts(trained):
     from pointcnn_cli.config.schema import SimulateConfig
     from pointcnn_cli.simulate import simulate_samples
 
-    groups = simulate_samples(SimulateConfig(windows=96, subjects=8)).groups
+    groups = simulate_samples(SimulateConfig(**PEOPLE)).groups
     split = json.loads(trained.run.split.read_text())
     assert not set(groups[split["train"]]) & set(groups[split["validation"]])
 
@@ -169,7 +169,7 @@ def test_training_from_a_stored_config_repeats_the_run(trained, tmp_path):
 def test_resume_refuses_other_data(simulated_file, tmp_path):
     data = tmp_path / "data.h5"
     shutil.copy(simulated_file, data)
-    settings = [f"data.path={data}", *SMALL[2:]]
+    settings = [f"data.path={data}", *SMALL[len(PEOPLE) :]]
     with pytest.raises(Interrupted):
         training.train(load_config(SMOKE, settings), tmp_path / "run", ["pointcnn"], Listener(signal_at=(2, 1)))
     import h5py

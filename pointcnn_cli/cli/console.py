@@ -63,6 +63,7 @@ class ConsoleReporter(Reporter):
         self._first_epoch = 1
         self._steps = 1
         self._started = 0.0
+        self._best = ""
 
     def say(self, text: str) -> None:
         if not SETTINGS.quiet:
@@ -99,11 +100,12 @@ class ConsoleReporter(Reporter):
                 self._task,
                 description=f"epoch {epoch}/{self._epochs}",
                 completed=(epoch - self._first_epoch) * self._steps + step,
-                scores=f"loss {logs.get('loss', 0):.3f} accuracy {logs.get('accuracy', 0):.3f}",
+                scores=f"loss {logs.get('loss', 0):.3f} accuracy {logs.get('accuracy', 0):.3f}{self._best}",
             )
 
     def end_epoch(self, row: Mapping[str, float], best_epoch: int) -> None:
         epoch = int(row["epoch"])
+        self._best = f" validation {row['val_accuracy']:.3f} best epoch {best_epoch}"
         done = epoch - self._first_epoch + 1
         left = (time.monotonic() - self._started) / done * (self._epochs - epoch)
         self.say(

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from pointcnn_cli.cli.console import ConsoleReporter, print_json, print_table
+from pointcnn_cli.cli.inspection import build_tables
 from pointcnn_cli.cli.train import JsonOption, SetOption
 
 app = typer.Typer(help="Look at data files, make one, or bring data in.", no_args_is_help=True)
@@ -37,55 +37,13 @@ def inspect(
     if json:
         print_json(found)
         return
-    for table in _inspection_tables(found):
+    for table in build_tables(found):
         print_table(table)
     reporter = ConsoleReporter()
     for note in found["notes"]:
         reporter.warn(note)
     for problem in found["problems"]:
         reporter.warn(problem["problem"] + (f"\n  Try: {problem['hint']}" if problem["hint"] else ""))
-
-
-def _inspection_tables(found: dict[str, Any]) -> list[Table]:
-    datasets = Table(title=f"{found['file']}, {found['size_bytes'] / 1e6:.1f} MB", title_justify="left")
-    for column in ("dataset", "shape", "type", "storage"):
-        datasets.add_column(column)
-    for one in found["datasets"]:
-        shape = " x ".join(map(str, one["shape"])) if one.get("shape") is not None else ""
-        storage = one.get("note") or one.get("storage") or one.get("compression") or ""
-        datasets.add_row(one["name"], shape, str(one.get("dtype") or ""), str(storage))
-    tables = [datasets]
-    if found["classes"]:
-        classes = Table(title="classes", title_justify="left")
-        classes.add_column("class")
-        classes.add_column("rows", justify="right")
-        for name, rows in found["classes"].items():
-            classes.add_row(name, str(rows))
-        tables.append(classes)
-    facts = Table(show_header=False, title="rows", title_justify="left")
-    for key in ("rows", "groups", "recordings", "row_order", "slots"):
-        if found[key] is not None:
-            facts.add_row(key.replace("_", " "), _format_facts(found[key]))
-    tables.append(facts)
-    if found["channels"]:
-        tables.append(_channel_table(found["channels"]))
-    return tables
-
-
-def _format_facts(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_format_facts(one)}" for key, one in value.items())
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _channel_table(channels: list[dict[str, Any]]) -> Table:
-    table = Table(title="values over filled slots", title_justify="left")
-    keys = list(channels[0])
-    for key in keys:
-        table.add_column(key.replace("_", " "), justify="right" if key != "name" else "left")
-    for channel in channels:
-        table.add_row(*[_format_facts(channel[key]) for key in keys])
-    return table
 
 
 @app.command()

@@ -15,7 +15,7 @@ from pointcnn_cli.hdf5.samples import DataIndex
 from pointcnn_cli.splits.files import read_split_file
 from pointcnn_cli.splits.folds import Folds, build_folds
 from pointcnn_cli.splits.notes import note_split, note_tail, note_untrained
-from pointcnn_cli.splits.parts import Rows, Split, require_labels
+from pointcnn_cli.splits.parts import Rows, Split, name_files, require_labels
 
 _VALIDATION, _TEST = 0, 1  # keep the two draws apart that come from one split.seed
 
@@ -53,12 +53,12 @@ def _check_labels(index: DataIndex) -> None:
     present = np.unique(labels)
     if index.rows < max(2, len(classes)):
         raise DataError(
-            f"there are {index.rows} rows for {len(classes)} classes ({', '.join(classes)})",
+            f"{name_files(index)}: there are {index.rows} rows for {len(classes)} classes ({', '.join(classes)})",
             "a split needs at least one row of each class for training, and others to validate on",
         )
     if len(present) < 2:
         raise DataError(
-            f"all {index.rows} rows are of one class, {classes[present[0]]!r}",
+            f"{name_files(index)}: all {index.rows} rows are of one class, {classes[present[0]]!r}",
             "there is nothing to tell apart: give rows of at least two classes",
         )
 

@@ -50,6 +50,14 @@ def read_split_file(path: Path, rows: int) -> Split:
     return Split(train, validation, test, strategy="file")
 
 
+def read_run_split(path: Path, rows: int) -> Split:
+    """The split that a run stored. Raises RunError where it is damaged or not for data of `rows` rows."""
+    try:
+        return read_split_file(path, rows)
+    except DataError as error:
+        raise RunError(error.message, "a run's split.json is not for editing; restore it, or train again") from error
+
+
 def read_trained_classes(path: Path, classes: Sequence[str]) -> Rows:
     """Numbers of the classes that had training rows, as the counts of a run's `split.json` say."""
     try:

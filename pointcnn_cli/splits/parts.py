@@ -46,13 +46,14 @@ def require_labels(index: DataIndex) -> tuple[NDArray[np.int64], tuple[str, ...]
     """Labels (rows,) and class names of the data. Raises DataError where they have none."""
     if index.labels is None or index.classes is None:
         raise DataError(
-            f"the rows of {_name_files(index)} have no labels, and a split needs them",
+            f"the rows of {name_files(index)} have no labels, and a split needs them",
             "name the dataset that holds them in data.labels",
         )
     return index.labels, index.classes
 
 
-def _name_files(index: DataIndex) -> str:
+def name_files(index: DataIndex) -> str:
+    """The file that holds the rows, for messages."""
     others = len(index.files) - 1
     return index.files[0].path + (f" and {others} more" if others else "")
 
