@@ -54,7 +54,9 @@ def compute_statistics(source: Source, rows: NDArray[np.int64], masked: bool) ->
         return np.zeros(coordinates), np.ones(coordinates)
     offset = total / count
     deviation = np.sqrt(np.maximum(squares / count - offset**2, 0.0))
-    return center + offset, np.where(deviation > 1e-12 * np.maximum(np.abs(center), 1.0), deviation, 1.0)
+    # What rounding leaves of a constant, and what float32 cannot hold, is no deviation.
+    smallest = np.maximum(1e-12 * np.abs(center), np.finfo(np.float32).tiny)
+    return center + offset, np.where(deviation > smallest, deviation, 1.0)
 
 
 class ResidentRows(keras.layers.Layer):

@@ -14,19 +14,21 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pointcnn_cli.batches import build_trainer, permute_rows, predict_rows, reseed
+from pointcnn_cli.batches import build_trainer, iterate_blocks, permute_rows, predict_rows, reseed
 from pointcnn_cli.callbacks import StepWatch
+from pointcnn_cli.checkpoints import Arrays
 from pointcnn_cli.config.schema import Config, TrainConfig
 from pointcnn_cli.errors import RunError, TrainingError
 from pointcnn_cli.hdf5.samples import DataIndex, Source
 from pointcnn_cli.metrics import compute_log_loss
 from pointcnn_cli.models import assign_weights, build_model, read_weights
 from pointcnn_cli.reporting import Reporter
-from pointcnn_cli.rundir import Arrays, RunDir
+from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.signals import StopRequest
 
 HistoryRow = dict[str, float]
 SUSPECTS_NAMED = 3
+OPTIMIZER_NAME = "optimizer"  # part of its variables' names; Keras would count up with each one in a process
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Fit:
         )
         self.trainer.optimizer.build(self.trainer.trainable_variables)
         self._targets = np.eye(len(self.classes), dtype=np.float32)[train.labels]  # (rows, classes)
-        self._row_weights = _weigh_rows(config.train, train.labels, self.classes)
+        self._row_weights = compute_row_weights(config.train, train.labels, self.classes)
 
     @property
     def best_epoch(self) -> int:
@@ -89,7 +91,7 @@ class Fit:
         reporter.start_training(first, self.config.train.epochs, self.steps)
         hint = f"continue with: pointcnn train --resume {run.path}"
         watch = StepWatch(reporter, stop, hint, self._explain_divergence)
-        self._try_one_batch()
+        self._try_one_batch(first)
         try:
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():
@@ -155,14 +157,14 @@ class Fit:
             raise
         return {name: float(values[-1]) for name, values in history.history.items()}
 
-    def _try_one_batch(self) -> None:
-        """Train one batch and take it back: what cannot work fails now, not after an epoch."""
+    def _try_one_batch(self, epoch: int) -> None:
+        """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch."""
         variables = [*self.model.variables, *self.trainer.optimizer.variables]
         before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
-        size = min(self.config.train.batch_size, len(self.train.labels))
-        loss = self._fit(np.arange(size), 1, [])["loss"]
+        order = permute_rows(self.config.seed, epoch, len(self.train.labels))
+        loss = self._fit(order[: self.config.train.batch_size], epoch, [])["loss"]
         if not math.isfinite(loss):
-            raise self._explain_divergence(1, 1)
+            raise self._explain_divergence(epoch, 1)
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
 
@@ -172,23 +174,24 @@ class Fit:
         return early is not None and bool(self.history) and len(self.history) - self.best_epoch >= early.patience
 
     def _explain_divergence(self, epoch: int, step: int) -> TrainingError:
-        """The error for a loss that is not finite, with the rows of the batch whose inputs stand out most."""
-        size = self.config.train.batch_size
+        """The error for a loss or weight that is not finite, with the rows whose inputs stand out most.
+
+        All rows of the epoch up to this step are looked at: a batch may spoil the weights while its own loss is still
+        finite.
+        """
         order = permute_rows(self.config.seed, epoch, len(self.train.labels))
-        batch = np.sort(order[(step - 1) * size : step * size])
-        largest = np.zeros(len(batch))
-        for channel in self.train.source.read(batch):
-            values = np.abs(channel.astype(np.float64)).reshape(len(batch), -1).max(axis=1)
-            # Channels differ in unit, so each is measured by what is usual in this batch.
-            largest = np.maximum(largest, values / max(float(np.median(values)), 1e-12))
-        suspects = [int(i) for i in np.argsort(-largest, kind="stable")[:SUSPECTS_NAMED]]
+        seen = np.sort(order[: step * self.config.train.batch_size])
+        blocks = (self.train.source.read(block) for block in iterate_blocks(seen))
+        maxima = np.concatenate([_find_maxima(channels) for channels in blocks])  # (rows, channels)
+        # Channels differ in unit, so each is measured by what is usual in it.
+        excess = (maxima / np.maximum(np.median(maxima, axis=0), 1e-12)).max(axis=1)
+        suspects = np.argsort(-excess, kind="stable")[:SUSPECTS_NAMED]
         rows = "; ".join(
-            f"{self.index.locate(int(self.train.numbers[batch[i]]))} ({largest[i]:.3g} times the usual)"
-            for i in suspects
+            f"{self.index.locate(int(self.train.numbers[seen[i]]))} ({excess[i]:.3g} times the usual)" for i in suspects
         )
         return TrainingError(
-            f"the loss is not finite in epoch {epoch}, step {step} of {self.steps}. "
-            f"Rows of that batch with the largest values: {rows}",
+            f"the loss or a weight is not finite in epoch {epoch}, step {step} of {self.steps}. "
+            f"Rows of this epoch so far with the largest values: {rows}",
             f"look at these rows; else lower train.learning_rate ({self.config.train.learning_rate:g}) "
             "or set model.normalize to masked",
         )
@@ -244,10 +247,10 @@ def build_optimizer(settings: TrainConfig, steps: int) -> keras.optimizers.Optim
             warmup_steps=warmup,
         )
     if settings.optimizer == "sgd":
-        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, name=OPTIMIZER_NAME)
     if settings.optimizer == "adam":
-        return keras.optimizers.Adam(schedule)
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+        return keras.optimizers.Adam(schedule, name=OPTIMIZER_NAME)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, name=OPTIMIZER_NAME)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
@@ -261,7 +264,7 @@ def find_best_epoch(history: list[HistoryRow], monitor: str) -> int:
     return 1 + int(np.argmin([sign * row[monitor] for row in history]))
 
 
-def _weigh_rows(
+def compute_row_weights(
     settings: TrainConfig, labels: NDArray[np.int64], classes: tuple[str, ...]
 ) -> NDArray[np.float32] | None:
     """The weight of each training row (rows,), or None where all weigh the same.
@@ -276,6 +279,11 @@ def _weigh_rows(
     else:
         per_class = np.array([settings.class_weight[name] for name in classes])
     return per_class[labels].astype(np.float32)
+
+
+def _find_maxima(channels: tuple[NDArray[Any], ...]) -> NDArray[np.float64]:
+    """The largest absolute value of each row in each channel (rows, channels)."""
+    return np.stack([np.abs(c.astype(np.float64)).max(axis=(1, 2, 3, 4)) for c in channels], axis=1)
 
 
 def _name_variables(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pointcnn_cli.config.load import load_resolved, with_overrides
 from pointcnn_cli.config.schema import Config
-from pointcnn_cli.errors import DataError, RunError
+from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.samples import DataIndex, Source
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
@@ -56,10 +56,6 @@ def load_run(path: Path, reporter: Reporter) -> LoadedRun:
     """Read a run's config and manifest. Raises RunError."""
     run = RunDir.open(path)
     loaded = LoadedRun(run, load_resolved(run.config), run.read_manifest())
-    if missing := [key for key in ("status", "classes", "channel_shapes", "data") if key not in loaded.manifest]:
-        raise RunError(
-            f"{run.manifest}: damaged; it lacks {', '.join(missing)}", "restore it from a copy, or train again"
-        )
     if loaded.manifest["status"] != "finished":
         reporter.warn(f"{path} did not finish ({loaded.manifest['status']}); its checkpoints so far are used")
     return loaded

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import fcntl
-import hashlib
 import io
 import json
 import os
@@ -15,9 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pointcnn_cli.checkpoints import RESTORE, Arrays, pack, unpack
 from pointcnn_cli.errors import OutputError, RunError
 from pointcnn_cli.files import TEMPORARY_PREFIX, output_error, sync_folder, write_whole
 
@@ -25,11 +22,7 @@ SCHEMA_VERSION = 1
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 MANIFEST_KEYS = {"status": str, "classes": list, "channel_shapes": list, "data": dict, "environment": dict}
 """Keys of the manifest that others read, and their types."""
-METADATA_KEY = "pointcnn"  # of the checkpoints' metadata: a digest, and facts in JSON
-RESTORE = "restore it from a copy, or train again"
 STATES_KEPT = 2  # the newest, and one to fall back on when it is damaged
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class RunDir:
@@ -54,9 +47,7 @@ class RunDir:
 
         Raises OutputError when `target` exists or cannot be made; then nothing is left of it.
         """
-        target = target.absolute()
-        if os.path.lexists(target):
-            raise OutputError(f"{target}: exists already", "a run is never overwritten; choose another --output")
+        target = check_new(target)
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         draft, created = cls(temporary), cls(target)
         try:
@@ -144,7 +135,7 @@ class RunDir:
 
     def write_weights(self, path: Path, weights: Arrays, epoch: int) -> None:
         """Write a checkpoint of weights by name, unless the same bytes are there."""
-        data = _pack(weights, {"epoch": epoch})
+        data = pack(weights, {"epoch": epoch})
         with contextlib.suppress(OSError):
             if path.read_bytes() == data:
                 return
@@ -157,13 +148,13 @@ class RunDir:
                 f"{path}: no such checkpoint",
                 f"the run saved no epoch; continue it with: pointcnn train --resume {self.path}",
             )
-        arrays, facts = _unpack(path)
+        arrays, facts = unpack(path)
         return arrays, int(facts["epoch"])
 
     def write_state(self, epoch: int, arrays: Arrays, facts: Mapping[str, Any]) -> None:
         """Write what resuming after `epoch` needs as one file with a digest of it all; of the older ones, the newest
         stays."""
-        write_whole(self._state(epoch), _pack(arrays, {**facts, "epoch": epoch}))
+        write_whole(self._state(epoch), pack(arrays, {**facts, "epoch": epoch}))
         for old in [e for e in self._list_states() if e <= epoch][STATES_KEPT:]:
             with contextlib.suppress(OSError):
                 self._state(old).unlink()
@@ -177,7 +168,7 @@ class RunDir:
         for epoch in self._list_states():
             path = self._state(epoch)
             try:
-                arrays, facts = _unpack(path)
+                arrays, facts = unpack(path)
             except RunError as error:
                 problems.append(error.message)
                 continue
@@ -198,6 +189,19 @@ class RunDir:
         """Epochs with a state file, the newest first; by number, never by time stamp."""
         names = [p.stem.removeprefix("state-") for p in self.checkpoints.glob("state-*.safetensors")]
         return sorted((int(n) for n in names if n.isdecimal()), reverse=True)
+
+
+def check_new(target: Path) -> Path:
+    """The absolute path of a directory to be made. Raises OutputError for what can be known before any work."""
+    target = target.absolute()
+    if os.path.lexists(target):
+        raise OutputError(f"{target}: exists already", "a run is never overwritten; choose another --output")
+    parent = next(folder for folder in target.parents if folder.exists())
+    if not parent.is_dir():
+        raise OutputError(f"{target}: cannot be made (Not a directory: {parent})", "choose another --output")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: no permission to make folders in {parent}", "choose another --output")
+    return target
 
 
 def default_target(name: str) -> Path:
@@ -234,41 +238,6 @@ def _name_holder(folder: Path) -> str:
         process = _read_json(RunDir(folder).manifest)["process"]
         return f"pid {process['pid']} on {process['host']}"
     return "pid unknown"
-
-
-def _pack(arrays: Arrays, facts: Mapping[str, Any]) -> bytes:
-    """A safetensors file of `arrays` and `facts` with a digest of both; equal content gives equal bytes."""
-    from safetensors.numpy import save
-
-    text = json.dumps(facts, sort_keys=True)
-    # One entry of metadata: of several, safetensors writes now this one first and now that one.
-    return save(arrays, {METADATA_KEY: f"{_digest(arrays, text)} {text}"})
-
-
-def _unpack(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """What `_pack` packed. Raises RunError for a file that is anything else, or not as it was written."""
-    from safetensors import SafetensorError, safe_open
-
-    if not os.path.isfile(path):
-        raise RunError(f"{path}: not a file", RESTORE)
-    try:
-        with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            digest, _, text = file.metadata()[METADATA_KEY].partition(" ")
-        if _digest(arrays, text) != digest:
-            raise RunError(f"{path}: damaged; its content does not match its digest", RESTORE)
-        facts = json.loads(text)
-        return arrays, {**facts, "epoch": int(facts["epoch"])}
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RunError(f"{path}: damaged or not a checkpoint of pointcnn ({error})", RESTORE) from error
-
-
-def _digest(arrays: Arrays, facts: str) -> str:
-    digest = hashlib.sha256(facts.encode())
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

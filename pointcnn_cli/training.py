@@ -19,7 +19,7 @@ from pointcnn_cli.errors import ConfigError, DataError, Interrupted, PointcnnErr
 from pointcnn_cli.hdf5.fingerprint import check_fingerprint, compute_fingerprint
 from pointcnn_cli.hdf5.samples import ArraySource, DataIndex, Samples, Source
 from pointcnn_cli.reporting import Reporter
-from pointcnn_cli.rundir import SCHEMA_VERSION, RunDir, default_target
+from pointcnn_cli.rundir import SCHEMA_VERSION, RunDir, check_new, default_target
 from pointcnn_cli.runtime import choose_device, describe_environment, import_keras
 from pointcnn_cli.signals import StopRequest, catch_stop_signals
 from pointcnn_cli.sources import open_source
@@ -44,7 +44,7 @@ def train(config: Config, target: Path | None, command: Sequence[str], reporter:
 
     Raises the errors of its steps: DataError, MissingDependencyError, OutputError, TrainingError, Interrupted.
     """
-    config = resolve_paths(config)
+    config, target = resolve_paths(config), check_new(target or default_target(config.name or "run"))
     with open_source(config.data) as source:
         split = _describe(source.index, build_split(source.index, config.split), reporter)
         _check_class_weights(config, source.index)
@@ -52,7 +52,7 @@ def train(config: Config, target: Path | None, command: Sequence[str], reporter:
         fit = _build_fit(config, source, split)
         reporter.detail(_describe_layers(fit))
         run = RunDir.create(
-            target or default_target(config.name or "run"),
+            target,
             dump_config(config),
             _build_manifest(config, source, fit, device, command),
             split_document(source.index, split),

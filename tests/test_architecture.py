@@ -16,7 +16,7 @@ PACKAGE = "pointcnn_cli"
 # From the bottom up. A module, or package of modules, imports only what stands in its own layer or below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors", "reporting", "files"),  # "" is the package itself
-    ("config", "rundir", "signals"),
+    ("config", "checkpoints", "rundir", "signals"),
     ("hdf5", "splits", "metrics"),
     ("layers", "augment", "models", "batches", "simulate", "convert", "sources", "runtime", "tables"),
     ("callbacks", "scoring"),

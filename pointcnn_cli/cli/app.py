@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from pointcnn_cli import __version__
 from pointcnn_cli.cli import config, data, evaluate, predict, train
 from pointcnn_cli.cli.console import SETTINGS, say_error
-from pointcnn_cli.errors import PointcnnError
+from pointcnn_cli.errors import Interrupted, PointcnnError
 
 REPORT_BUG = "this is a bug in pointcnn; please report it with the command and the output of: pointcnn --debug ..."
 
@@ -24,6 +24,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except Interrupted as error:
+            say_error(error.message, error.hint, title="Stopped")
+            raise typer.Exit(error.exit_code) from None
         except PointcnnError as error:
             _show(error, error.message, error.hint)
             raise typer.Exit(error.exit_code) from None

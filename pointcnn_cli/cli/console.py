@@ -32,10 +32,10 @@ def make_console(stderr: bool = True) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
-def say_error(message: str, hint: str | None) -> None:
+def say_error(message: str, hint: str | None, title: str = "Error") -> None:
     """One failure: what is wrong, and what to do next."""
     console = make_console()
-    console.print("Error:", style="bold red", end=" ")
+    console.print(f"{title}:", style="bold red", end=" ")
     console.print(message, markup=False)
     if hint:
         console.print("Try:", style="bold", end=" ")
