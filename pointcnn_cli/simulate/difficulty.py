@@ -5,20 +5,20 @@ Everything else in this package is anatomy, mechanics or the data sheet of a rad
 
 # --- people: the more their styles overlap, the less a network learns about strangers -------------------------------
 
-TEMPO_SPREAD = 0.22
-"""Standard deviation of the log of a person's speed. At 0.22 a slow jumper moves at the pace of a brisk squatter."""
-VIGOUR_SPREAD = 0.30
-"""Standard deviation of the log of a person's amplitude. At 0.3 one in a hundred moves half as far as the average."""
+TEMPO_SPREAD = 0.18
+"""Standard deviation of the log of a person's speed. At 0.2 a slow jumper moves at the pace of a brisk squatter."""
+VIGOUR_SPREAD = 0.20
+"""Standard deviation of the log of a person's amplitude. At 0.2 one in six moves less than 0.82 of the average."""
 RECORDING_SPREAD = 0.12
 """The same for one person between recordings: nobody repeats an exercise exactly."""
-FACING_SPREAD_DEGREES = 30.0
+FACING_SPREAD_DEGREES = 20.0
 """Standard deviation of the angle between a person's front and the radar. From the side, a punch has no Doppler."""
-DISTANCE_METRES = (1.3, 4.2)
+DISTANCE_METRES = (1.3, 3.6)
 """Nearest and farthest place to stand. Echoes fall with the fourth power, so far people are mostly torso."""
 
 # --- pauses: windows that no network can know ------------------------------------------------------------------------
 
-PAUSES_A_MINUTE = 3.0
+PAUSES_A_MINUTE = 1.5
 """Mean number of rests in a minute of exercise. A rest looks alike in all activities."""
 PAUSE_SECONDS = (0.8, 2.4)
 """Shortest and longest rest. A window of 48 frames lasts 1.8 s, so the long ones fill it and set the ceiling."""
