@@ -32,6 +32,15 @@ except Interrupted as error:
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """The test run itself may be in the background or under nohup, with SIGINT or SIGHUP ignored."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in CAUGHT}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def start(*arguments: str, ignored: tuple[signal.Signals, ...] = ()) -> subprocess.Popen[str]:
     def prepare() -> None:
         for number in CAUGHT:
