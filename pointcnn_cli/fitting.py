@@ -98,9 +98,9 @@ class Fit:
                     reporter.say(f"stopped early: no better {self.config.train.monitor} since epoch {self.best_epoch}")
                     break
                 self._run_epoch(epoch, watch)
-                stop.check(hint)
                 self.save(run)
                 reporter.end_epoch(self.history[-1], self.best_epoch)
+                stop.check(hint)
         finally:
             reporter.end_training()
 
@@ -112,9 +112,8 @@ class Fit:
         # A ReLU may turn NaN into 0, so finite predictions do not prove finite weights.
         if not all(np.isfinite(array).all() for array in weights.values()):
             raise self._explain_divergence(epoch, self.steps)
-        probabilities = np.concatenate(
-            list(predict_rows(self.model, self.validation.source, np.arange(len(self.validation.labels))))
-        )
+        rows = np.arange(len(self.validation.labels))
+        probabilities = np.concatenate(list(predict_rows(self.model, self.validation.source, rows)))
         if not np.isfinite(probabilities).all():
             raise self._explain_divergence(epoch, self.steps)
         row = {

@@ -104,7 +104,9 @@ def _nearby(path: str) -> str:
         names = []
     close = difflib.get_close_matches(Path(path).name, names, n=3)
     near = close or [name for name in names if name.endswith((".h5", ".hdf5"))][:3]
-    return f"in {folder} there is: {', '.join(near)}" if near else f"{folder} holds no HDF5 file"
+    if near:
+        return f"set data.path to yours; in {folder} there is: {', '.join(near)}"
+    return f"set data.path to your file ({folder} holds none), or make one: pointcnn data convert --help"
 
 
 def _open_problem(path: str, error: Exception) -> Problem:
