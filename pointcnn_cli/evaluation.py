@@ -31,8 +31,7 @@ def evaluate_part(path: Path, part: str, overrides: Sequence[str], reporter: Rep
         if rows is None:
             raise RunError(f"{path}: the run has no {part} part", "train with split.test_fraction to keep one aside")
         reporter.say(f"scoring the {part} part: {len(rows)} rows")
-        settings = loaded.config.train
-        selected = part == "validation" and (settings.keep == "best" or settings.early_stopping is not None)
+        selected = part == "validation" and loaded.config.train.selects_on_validation
         return _score(loaded, source, rows, selected)
 
 

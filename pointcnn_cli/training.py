@@ -211,18 +211,12 @@ def _score(run: RunDir, fit: "Fit", stop: StopRequest) -> dict[str, Any]:
     scored = score_rows(
         fit.model, rows.source, np.arange(len(rows.labels)), fit.index, rows.numbers,
         trained_classes=np.unique(fit.train.labels), epoch=fit.kept_epoch,
-        selected_on_these_rows=_selects_on_validation(fit),
+        selected_on_these_rows=fit.config.train.selects_on_validation,
     )  # fmt: skip
     stop.check(f"continue with: pointcnn train --resume {run.path}")
     write_predictions(run.predictions, fit.classes, [scored.predictions], force=True)
     run.write_metrics(scored.metrics)
     return scored.metrics
-
-
-def _selects_on_validation(fit: "Fit") -> bool:
-    """Whether validation rows chose the kept weights: the best epoch, or the epoch at which training stopped."""
-    settings = fit.config.train
-    return settings.keep == "best" or settings.early_stopping is not None
 
 
 def _now() -> str:

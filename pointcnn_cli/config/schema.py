@@ -180,6 +180,11 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU if there is one; `gpu` fails without one."""
 
+    @property
+    def selects_on_validation(self) -> bool:
+        """Whether validation rows choose the kept weights: the best epoch, or the epoch at which training stops."""
+        return self.keep == "best" or self.early_stopping is not None
+
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
         if self.weight_decay and self.optimizer != "adamw":
