@@ -2,11 +2,12 @@
 
 import contextlib
 import csv
-import fcntl
+import hashlib
 import io
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,15 @@ from typing import Any, Self
 
 from pointcnn_cli.checkpoints import RESTORE, Arrays, pack, unpack
 from pointcnn_cli.errors import OutputError, RunError
-from pointcnn_cli.files import TEMPORARY_PREFIX, output_error, sync_folder, write_whole
+from pointcnn_cli.files import lock_folder, make_draft, output_error, read_regular, sweep, sync_folder, write_whole
 
 SCHEMA_VERSION = 1
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 MANIFEST_KEYS = {"status": str, "classes": list, "channel_shapes": list, "data": dict, "environment": dict}
 """Keys of the manifest that others read, and their types."""
+DIGEST_KEY = "sha256"  # of the manifest: over all its other keys; older manifests have none
+MOST_JSON_BYTES = 32 << 20  # of a document that is read; one of 1000 classes takes 15 MB, most take a few kilobytes
+STATE_NAME = re.compile(r"state-([0-9]+)\.safetensors")
 STATES_KEPT = 2  # the newest, and one to fall back on when it is damaged
 
 
@@ -45,23 +49,31 @@ class RunDir:
     def create(cls, target: Path, config: str, manifest: Mapping[str, Any], split: Mapping[str, Any]) -> Self:
         """Make the directory, locked: it appears by one rename, with config, manifest and split.
 
-        Raises OutputError when `target` exists or cannot be made; then nothing is left of it.
+        What killed processes left beside it half made is removed. Raises OutputError when `target` exists or cannot be
+        made; then nothing is left of it.
         """
         target = check_new(target)
-        temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-        draft, created = cls(temporary), cls(target)
+        created = cls(target)
         try:
-            temporary.mkdir(parents=True)
+            names = {path.name for path in (created.config, created.manifest, created.split, created.checkpoints)}
+            temporary, created._lock = make_draft(target.parent, names)
+        except OSError as error:
+            raise output_error(target, error) from error
+        draft = cls(temporary)
+        try:
             draft.checkpoints.mkdir()
-            created._lock = _lock_folder(temporary)  # a lock goes with its folder when that is renamed
             write_whole(draft.config, config.encode())
-            _write_json(draft.manifest, {**manifest, "process": _describe_process()})
+            draft._write_manifest({**manifest, "process": _describe_process()})
             _write_json(draft.split, split)
             os.rename(temporary, target)
-            sync_folder(target.parent)
+            try:
+                sync_folder(target.parent)
+            except OSError:
+                os.rename(target, temporary)
+                raise
         except BaseException as error:
-            created.unlock()
             shutil.rmtree(temporary, ignore_errors=True)
+            created.unlock()
             if isinstance(error, OSError):
                 raise output_error(target, error) from error
             if isinstance(error, OutputError):
@@ -86,26 +98,34 @@ class RunDir:
         return run
 
     def lock(self) -> None:
-        """Keep other processes out until this one ends, then remove what a killed one left half written.
+        """Keep other processes out until this one ends, then remove what a killed one left half written or half
+        cleared.
 
         Raises OutputError when another process has the lock.
         """
-        self._lock = _lock_folder(self.path)
-        self.update_manifest(process=_describe_process())
-        for folder in (self.path, self.checkpoints):
-            for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-                with contextlib.suppress(OSError):  # not a file, so not ours; or not removable, which harms nothing
-                    leftover.unlink()
+        self._lock = _lock_run(self.path)
+        try:
+            for folder in (self.path, self.checkpoints):
+                sweep(folder)
+            self._clear_states()
+            self.update_manifest(process=_describe_process())  # last: the disk may be full of what was just removed
+        except BaseException:
+            self.unlock()
+            raise
 
     def unlock(self) -> None:
         """Let others in."""
         if self._lock is not None:
-            os.close(self._lock)
+            with contextlib.suppress(OSError):  # nothing was written through it
+                os.close(self._lock)
             self._lock = None
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest. Raises RunError when it is damaged or of a newer pointcnn."""
         manifest = _read_json(self.manifest)
+        digest = manifest.pop(DIGEST_KEY, None)
+        if digest not in (None, _compute_digest(manifest)):
+            raise RunError(f"{self.manifest}: damaged or edited; its content does not match its digest", RESTORE)
         if wrong := [key for key, kind in MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]:
             raise RunError(
                 f"{self.manifest}: damaged; it lacks {', '.join(wrong)}, or they are of another type",
@@ -115,7 +135,10 @@ class RunDir:
 
     def update_manifest(self, **changes: Any) -> None:
         """Write the manifest anew with these keys changed."""
-        _write_json(self.manifest, {**self.read_manifest(), **changes})
+        self._write_manifest({**self.read_manifest(), **changes})
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        _write_json(self.manifest, {**manifest, DIGEST_KEY: _compute_digest(manifest)})
 
     def read_metrics(self) -> dict[str, Any]:
         """The scores. Raises RunError when they are missing or damaged."""
@@ -136,8 +159,8 @@ class RunDir:
     def write_weights(self, path: Path, weights: Arrays, epoch: int) -> None:
         """Write a checkpoint of weights by name, unless the same bytes are there."""
         data = pack(weights, {"epoch": epoch})
-        with contextlib.suppress(OSError):
-            if path.read_bytes() == data:
+        with contextlib.suppress(OSError, ValueError):  # missing, larger, or not a file: replaced
+            if read_regular(path, len(data)) == data:
                 return
         write_whole(path, data)
 
@@ -155,9 +178,7 @@ class RunDir:
         """Write what resuming after `epoch` needs as one file with a digest of it all; of the older ones, the newest
         stays."""
         write_whole(self._state(epoch), pack(arrays, {**facts, "epoch": epoch}))
-        for old in [e for e in self._list_states() if e <= epoch][STATES_KEPT:]:
-            with contextlib.suppress(OSError):
-                self._state(old).unlink()
+        self._remove_states(epoch)
 
     def read_newest_state(self) -> tuple[int, Arrays, dict[str, Any], list[str]] | None:
         """(epoch, arrays, facts, damaged newer files) of the newest whole state; None when no state was ever written.
@@ -182,13 +203,33 @@ class RunDir:
             )
         return None
 
+    def _remove_states(self, epoch: int) -> None:
+        """Remove the states before `epoch`, itself whole, but the newest of them. What cannot be removed stays."""
+        with contextlib.suppress(OSError, RunError):
+            for old in [e for e in self._list_states() if e <= epoch][STATES_KEPT:]:
+                self._state(old).unlink()
+
+    def _clear_states(self) -> None:
+        """Remove the state that a process would have removed, had it not been killed between writing and removing."""
+        with contextlib.suppress(RunError):  # told when the state is to be used
+            if len(self._list_states()) > STATES_KEPT and (newest := self.read_newest_state()):
+                self._remove_states(newest[0])
+
     def _state(self, epoch: int) -> Path:
         return self.checkpoints / f"state-{epoch:05d}.safetensors"
 
     def _list_states(self) -> list[int]:
-        """Epochs with a state file, the newest first; by number, never by time stamp."""
-        names = [p.stem.removeprefix("state-") for p in self.checkpoints.glob("state-*.safetensors")]
-        return sorted((int(n) for n in names if n.isdecimal()), reverse=True)
+        """Epochs with a state file, the newest first; by number, never by time stamp.
+
+        Raises RunError where the folder cannot be read: that does not mean that there are none.
+        """
+        try:
+            names = os.listdir(self.checkpoints)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _cannot_read(self.checkpoints, error) from error
+        return sorted((int(found[1]) for name in names if (found := STATE_NAME.fullmatch(name))), reverse=True)
 
 
 def check_new(target: Path) -> Path:
@@ -210,22 +251,17 @@ def default_target(name: str) -> Path:
     return Path("runs") / name / f"{stamp}-{secrets.token_hex(2)}"
 
 
-def _lock_folder(folder: Path) -> int:
+def _lock_run(folder: Path) -> int:
     """Lock `folder` until the descriptor that this returns is closed. Raises OutputError."""
-    descriptor = None
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if descriptor is not None:
-            os.close(descriptor)
-        if not isinstance(error, BlockingIOError):
-            raise output_error(folder, error) from error
+        return lock_folder(folder)
+    except BlockingIOError:
         raise OutputError(
             f"{folder}: another pointcnn process ({_name_holder(folder)}) is working on this run",
             "wait until it ends, or stop it",
         ) from None
-    return descriptor
+    except OSError as error:
+        raise output_error(folder, error) from error
 
 
 def _describe_process() -> dict[str, Any]:
@@ -240,6 +276,11 @@ def _name_holder(folder: Path) -> str:
     return "pid unknown"
 
 
+def _compute_digest(document: Mapping[str, Any]) -> str:
+    """Of the content alone: the same however the JSON is laid out."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(path, text.encode(errors="backslashreplace"))  # bytes of a path that are not text: JSON's \udcxx
@@ -247,11 +288,13 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_regular(path, MOST_JSON_BYTES))
         version = document["schema_version"]
     except FileNotFoundError:
         raise RunError(f"{path}: no such file", "the training did not end; continue it with --resume") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: damaged ({error})", RESTORE) from error
     if version != SCHEMA_VERSION:
         raise RunError(
@@ -259,3 +302,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             "use the pointcnn that made it",
         )
     return dict(document)
+
+
+def _cannot_read(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path}: cannot be read ({error.strerror or error})", "check the disk and the permissions")

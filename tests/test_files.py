@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pointcnn_cli.errors import OutputError
-from pointcnn_cli.files import check_target, output_error, replacing, sync_folder, write_whole
+from pointcnn_cli.files import check_target, output_error, read_regular, replacing, sync_folder, write_whole
 
 KEEP_PERMISSIONS = [
     "setpriv",
@@ -244,3 +244,33 @@ def test_a_missing_folder_comes_with_its_cure(tmp_path):
 def test_a_failure_without_a_name_still_says_what_failed(tmp_path):
     error = output_error(tmp_path / "a", OSError(errno.EIO, "Input/output error"))
     assert error.message == f"{tmp_path / 'a'}: cannot be written (Input/output error)"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_says_how_much_is_needed_and_how_much_is_free(tmp_path, monkeypatch, number):
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for data, needed in ((b"x" * 1_234_567, "1.24"), (b"x", "0.01"), (memoryview(b"12345678").cast("d"), "0.01")):
+        with pytest.raises(OutputError, match=rf"\(needs {needed} MB, \d+\.\d\d MB are free\)$"):
+            write_whole(tmp_path / "a", data)
+
+
+# --- reading what a stranger may have put there ---
+
+
+def test_a_regular_file_is_read_up_to_its_bound(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    assert read_regular(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(ValueError, match="larger than 4 bytes"):
+        read_regular(tmp_path / "a", 4)
+
+
+def test_nothing_but_regular_files_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="not a regular file"):
+            read_regular(path, 5)
+    with pytest.raises(IsADirectoryError):
+        read_regular(tmp_path, 5)

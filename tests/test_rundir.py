@@ -187,6 +187,61 @@ def test_default_targets_differ_within_a_second():
     assert len(targets) > 1
 
 
+DIE_WHILE_CREATING = """
+import os, signal, sys
+from pathlib import Path
+from pointcnn_cli.rundir import RunDir
+os.rename = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+RunDir.create(Path(sys.argv[1]), "seed: 0", {"schema_version": 1}, {})
+"""
+
+
+def test_the_next_run_clears_away_what_a_killed_creation_left_beside_it(tmp_path):
+    assert run_python(DIE_WHILE_CREATING, tmp_path / "run").returncode == -signal.SIGKILL
+    (name,) = os.listdir(tmp_path)
+    assert name.startswith(".tmp-")
+    create(tmp_path / "run").unlock()
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_draft_that_may_be_anothers_is_left_alone(tmp_path):
+    from pointcnn_cli.files import make_draft
+
+    draft, lock = make_draft(tmp_path, ())  # as of a process at work
+    others = [tmp_path / f".tmp-{digit * 16}" for digit in "0123"] + [tmp_path / ".tmp-a-folder"]
+    for folder in others:
+        folder.mkdir()
+    (others[0] / "notes.txt").write_text("mine")
+    if os.geteuid() == 0:
+        os.chown(others[1], 65534, 65534)
+    else:
+        others[1].rmdir()
+    others[2].rmdir()
+    others[2].write_text("a file")
+    others[3].rmdir()
+    others[3].symlink_to(others[0])
+    create(tmp_path / "run").unlock()
+    kept = {path.name for path in (draft, *others)} - ({others[1].name} if os.geteuid() else set())
+    assert set(os.listdir(tmp_path)) == kept | {"run"}
+    os.close(lock)
+    create(tmp_path / "second").unlock()
+    assert not draft.exists()
+
+
+def test_runs_made_at_the_same_time_in_one_folder_do_not_disturb_each_other(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from pointcnn_cli.rundir import RunDir
+for i in range(40):
+    RunDir.create(Path(f"{sys.argv[1]}-{i}"), "seed: 0", {"schema_version": 1}, {}).unlock()
+"""
+    makers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / str(n))]) for n in range(3)]
+    assert [maker.wait(60) for maker in makers] == [0, 0, 0]
+    assert len(os.listdir(tmp_path)) == 120
+    assert all(len(os.listdir(run)) == 4 for run in tmp_path.iterdir())
+
+
 # --- opening ---
 
 
@@ -263,6 +318,44 @@ def test_the_lock_clears_what_a_killed_process_left_half_written(run):
     assert (run.path / "notes.txt").exists()
 
 
+def test_a_start_that_fails_lets_go_of_the_lock(run):
+    run.unlock()
+    run.manifest.write_bytes(b"{")
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"manifest\.json: damaged"):
+            RunDir(run.path).lock()
+
+
+def test_the_lock_clears_the_state_that_a_killed_process_was_about_to_remove(run):
+    write_states(run, 1, 2)
+    kept = state_path(run, 1).read_bytes()
+    write_states(run, 3)
+    state_path(run, 1).write_bytes(kept)
+    run.unlock()
+    run.lock()
+    assert sorted(os.listdir(run.checkpoints)) == ["state-00002.safetensors", "state-00003.safetensors"]
+
+
+def test_the_lock_never_removes_the_last_whole_states(run):
+    write_states(run, 1, 2)
+    for number in (3, 4):
+        state_path(run, number).write_text("damaged")
+    run.unlock()
+    run.lock()
+    assert run.read_newest_state()[0] == 2
+    assert state_path(run, 1).exists()
+
+
+def test_a_disk_that_is_full_at_the_next_start_still_loses_what_was_half_written(run):
+    (run.checkpoints / ".tmp-0123").write_text("half")
+    run.unlock()
+    code = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))\n"
+    assert run_python(code + LOCK, run.path).stdout.startswith(f"9 {run.manifest}: the disk is full")
+    assert list(run.path.rglob(".tmp-*")) == []
+    run.lock()
+
+
 # --- states ---
 
 
@@ -282,6 +375,13 @@ def test_a_run_without_states_has_none(run):
     assert run.read_newest_state() is None
     run.checkpoints.rmdir()
     assert run.read_newest_state() is None
+
+
+def test_states_that_cannot_be_listed_are_not_taken_for_none(run):
+    run.checkpoints.rmdir()
+    run.checkpoints.write_text("a file")
+    with pytest.raises(RunError, match=r"checkpoints: cannot be read \(Not a directory\)"):
+        run.read_newest_state()
 
 
 def test_the_newest_two_states_are_kept(run):
@@ -555,7 +655,54 @@ def test_a_link_in_place_of_weights_is_replaced_not_followed(run, tmp_path):
     assert not run.best.is_symlink()
 
 
+def test_a_pipe_in_place_of_weights_is_replaced_not_waited_for(run):
+    os.mkfifo(run.best)
+    run.write_weights(run.best, make_arrays(5), 5)
+    assert run.read_weights(run.best)[1] == 5
+
+
 # --- documents ---
+
+
+@pytest.mark.parametrize("name", ["manifest", "metrics"])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("pipe", "not a regular file"), ("huge", "larger than"), ("folder", "cannot be read"), ("device", "not a reg")],
+)
+def test_what_is_no_document_is_neither_waited_for_nor_read_without_end(run, name, kind, words):
+    path = getattr(run, name)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)  # takes no space on the disk
+    with pytest.raises(RunError, match=rf"{name}\.json: .*{words}"):
+        getattr(run, f"read_{name}")()
+
+
+def test_no_flipped_bit_of_the_manifest_changes_what_it_says(run):
+    whole, wanted = run.manifest.read_bytes(), run.read_manifest()
+    noticed = 0
+    for bit in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        run.manifest.write_bytes(changed)
+        try:
+            assert wanted.items() <= run.read_manifest().items(), bit  # a space that is another kind of space
+        except RunError:
+            noticed += 1
+    assert noticed > 4 * len(whole)
+
+
+def test_a_manifest_without_a_digest_is_read(run):
+    """As of runs that were made before there was one."""
+    run.manifest.write_text(json.dumps(MANIFEST))
+    assert run.read_manifest() == MANIFEST
 
 
 @pytest.mark.parametrize(
