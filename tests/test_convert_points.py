@@ -125,7 +125,7 @@ GOOD = "r,g,walk,0,1,2,3,4,5,6"
         ([GOOD, "r,g,box,1,1,2,3,4,5,6"], ["in.csv:3:", "'box'", "'walk' in line 2"]),
         ([GOOD, "r,h,walk,1,1,2,3,4,5,6"], ["in.csv:3:", "'h'", "'g'"]),
         ([GOOD, "q,g,,1,1,2,3,4,5,6"], ["in.csv:3:", "label is empty"]),
-        ([GOOD, f"q,g,{'w' * 200_000},1,1,2,3,4,5,6"], ["in.csv:3:", "field larger than field limit"]),
+        ([GOOD, f"q,g,{'w' * 200_000},1,1,2,3,4,5,6"], ["in.csv:3:", "the record is longer than 4,096 characters"]),
         ([], ["no point below the header"]),
         ([GOOD], ["none of the 1 recordings holds a window of 4 frames"]),
         ([GOOD, "r,g,walk,2000000000,1,2,3,4,5,6"], ["r: ", "windows", "--stride"]),
@@ -218,8 +218,8 @@ def test_line_ends_of_windows_and_order_of_fields_do_not_matter(tmp_path):
         (make_block(1, velocity="inf"), ["a.txt:32:", "velocity of this point is inf"]),
         (make_block(1.5), ["a.txt:32:", "point_id of this point is 1.5"]),
         (make_block(-1), ["a.txt:32:", "point_id of this point is -1.0"]),
-        (make_block(1, frame_id="m" * 5000), ["a line of 5,011 bytes"]),
-        ("x" * 5000 + "\n", ["a.txt:17:", "a line of 5,001 bytes"]),
+        (make_block(1, frame_id="m" * 5000), ["the line is longer than 4,096 bytes"]),
+        ("x" * 5000 + "\n", ["a.txt:17:", "the line is longer than 4,096 bytes"]),
     ],
 )
 def test_malformed_lines_are_named_by_file_and_line(tmp_path, block, words):

@@ -1,5 +1,7 @@
 """MATLAB files: v7.3 (which is HDF5, with the axes reversed) through h5py, older ones through SciPy."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from numpy.typing import NDArray
 from pointcnn_cli.convert.arrays import AUTO, ArrayNames, Pieces, check_declared_size, choose_names
 from pointcnn_cli.errors import DataError, MissingDependencyError
 from pointcnn_cli.hdf5.checks import LABEL_DTYPES, check_storage
+from pointcnn_cli.hdf5.chunks import check_unpacked
 from pointcnn_cli.hdf5.files import open_file
-from pointcnn_cli.hdf5.problems import Problem, at, raise_problems
+from pointcnn_cli.hdf5.probe import TRIED_BYTES, check_survives
+from pointcnn_cli.hdf5.problems import Problem, at, damaged, raise_problems
 from pointcnn_cli.hdf5.tree import find_dataset, is_present
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -36,7 +40,20 @@ def read_mat(path: Path, names: ArrayNames) -> Pieces:
 
 
 def _read_hdf5(path: Path, names: ArrayNames) -> Pieces:
-    """The arrays of a v7.3 file; all of them are checked before the first is read."""
+    """The arrays of a v7.3 file; all are checked before the first is read, and a child process does it first."""
+    check_survives([str(path)], lambda _: _read_arrays(path, names, most_bytes=TRIED_BYTES))
+    try:
+        pieces = _read_arrays(path, names)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise_problems([damaged(str(path), error)])
+        raise
+    if pieces is None:
+        raise AssertionError  # not reached
+    return pieces
+
+
+def _read_arrays(path: Path, names: ArrayNames, most_bytes: float = math.inf) -> Pieces | None:
+    """The arrays; None where they are more than `most_bytes` together."""
     opened = open_file(str(path))
     if isinstance(opened, Problem):
         raise_problems([opened])
@@ -48,6 +65,8 @@ def _read_hdf5(path: Path, names: ArrayNames) -> Pieces:
         chosen = ArrayNames(names.channels, names.labels, groups)
         found = {name: _find_array(file, path, name) for name in (*names.channels, names.labels, groups) if name}
         raise_problems([problem for item in found.values() if isinstance(item, list) for problem in item])
+        if sum(dataset.size * dataset.dtype.itemsize for dataset in found.values()) > most_bytes:
+            return None
         return chosen.build_pieces(str(path), lambda name: _read_reversed(found[name], at(str(path), name)))
 
 
@@ -75,6 +94,7 @@ def _matlab_class(dataset: Any) -> str | None:
 def _read_reversed(dataset: Any, where: str) -> NDArray[Any]:
     """The values with the axes turned round: MATLAB writes its columns first, so HDF5 shows (T, P, D, N)."""
     try:
+        raise_problems(check_unpacked(dataset.id, 0, dataset.shape[0] if dataset.ndim else 0, where))
         values = np.transpose(dataset[()])
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         reason = " ".join(str(error).split())
@@ -88,7 +108,10 @@ def _join_characters(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read_older(path: Path, names: ArrayNames) -> Pieces:
-    """The arrays of a file before v7.3; sizes and kinds come from the headers, which SciPy reads first."""
+    """The arrays of a file before v7.3; sizes and kinds come from the headers, which SciPy reads first.
+
+    SciPy's reader crashes on some damaged files, so a child process reads all of it first.
+    """
     try:
         from scipy.io import loadmat, whosmat
     except ImportError:
@@ -96,13 +119,21 @@ def _read_older(path: Path, names: ArrayNames) -> Pieces:
             f"{path}: a MATLAB file older than v7.3, which needs the library scipy",
             "pip install 'pointcnn-cli[matlab]', or in MATLAB: save(FILE, ..., '-v7.3')",
         ) from None
+    check_survives([str(path)], lambda _: _load_older(path, names, whosmat, loadmat), "SciPy")
+    return _load_older(path, names, whosmat, loadmat)
+
+
+def _load_older(path: Path, names: ArrayNames, whosmat: Callable[..., Any], loadmat: Callable[..., Any]) -> Pieces:
     try:
-        headers = {name: (shape, kind) for name, shape, kind in whosmat(str(path))}
+        listed = whosmat(str(path))
+        headers = {name: (shape, kind) for name, shape, kind in listed}
+        if len(headers) < len(listed):  # of two of one name the header of one would be checked, and the other one read
+            raise DataError(f"{path}: holds two arrays of one name", "write the file again")
         chosen = choose_names(str(path), list(headers), names)
         wanted = [name for name in (*chosen.channels, chosen.labels, chosen.groups) if name is not None]
         _check_headers(path, {name: headers[name] for name in wanted})
         arrays = loadmat(str(path), variable_names=wanted, mat_dtype=True, struct_as_record=True)
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # SciPy's reader raises whatever damaged bytes lead it to
         raise DataError(f"{path}: not a whole MATLAB file ({error})", "copy or write the file again") from None

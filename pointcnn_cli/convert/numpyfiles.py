@@ -1,9 +1,13 @@
 """NumPy files: .npy by position, .npz by the names of its arrays. Pickles, which can run code, are never read."""
 
+import lzma
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +17,12 @@ from pointcnn_cli.errors import DataError
 
 _ROLES = ("channel 1", "channel 2", "channel 3", "channel 4", "labels", "groups")
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_MAX_HEADER_BYTES = 10_000  # NumPy's own limit
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, EOFError, OSError, RuntimeError,
+    ValueError, TypeError, KeyError, SyntaxError, ArithmeticError, MemoryError,
+)  # fmt: skip
+"""What zipfile and numpy.lib.format raise for damaged files. RuntimeError: encryption, and recursion in a header."""
 _PICKLED = "holds Python objects (a pickle), which can run code when read"
 _PICKLED_HINT = "save it as numbers or text: numpy.save(FILE, array.astype(float)) or array.astype(str)"
 
@@ -37,8 +47,10 @@ def read_npy(paths: Sequence[Path]) -> Pieces:
 def _map_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file, mapped into memory: a size that its header only claims fails here."""
     try:
+        with path.open("rb") as file:
+            _check_header_length(file, str(path))
         return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, TypeError, EOFError, OverflowError, SyntaxError) as error:
+    except _UNREADABLE as error:
         if "Python objects" in str(error):
             raise DataError(f"{path}: {_PICKLED}", _PICKLED_HINT) from None
         raise DataError(f"{path}: not a whole .npy file ({error})", "write it with numpy.save") from None
@@ -50,17 +62,29 @@ def read_npz(path: Path, names: ArrayNames) -> Pieces:
     Raises DataError: not a zip archive, damaged, a name that is missing, Python objects, a size that does not fit.
     """
     try:
+        size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             present = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             chosen = choose_names(str(path), present, names)
-            return chosen.build_pieces(str(path), lambda name: _read_member(archive, name, f"{path}, array {name!r}"))
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, ArithmeticError) as error:
+            return chosen.build_pieces(str(path), lambda name: _read_member(archive, name, str(path), size))
+    except _UNREADABLE as error:
         raise DataError(f"{path}: not a whole .npz file ({error})", "write it with numpy.savez") from None
 
 
-def _read_member(archive: zipfile.ZipFile, name: str, where: str) -> NDArray[Any]:
+def _check_header_length(stream: IO[bytes], where: str) -> None:
+    """Raise DataError for a header that NumPy would first read whole, and then refuse as too long."""
+    start = stream.read(12)  # magic string, version, length of the header
+    length = int.from_bytes(start[8:10] if start[6:7] == b"\1" else start[8:12], "little")
+    if start.startswith(np.lib.format.MAGIC_PREFIX) and length > _MAX_HEADER_BYTES:
+        raise DataError(f"{where}: its header claims {length:,} bytes; at most {_MAX_HEADER_BYTES:,} are read")
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, path: str, archive_bytes: int) -> NDArray[Any]:
     """One array of the archive, after its header, size and kind have been checked."""
+    where = f"{path}, array {name!r}"
     info = archive.getinfo(name + ".npy")
+    with archive.open(info) as member:
+        _check_header_length(member, where)
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
         if version not in _HEADERS:
@@ -72,7 +96,7 @@ def _read_member(archive: zipfile.ZipFile, name: str, where: str) -> NDArray[Any
     declared = dtype.itemsize
     for length in shape:
         declared *= length
-    check_declared_size(where, declared, info.compress_size)
+    check_declared_size(where, declared, min(info.compress_size, archive_bytes))
     if declared != held:
         raise DataError(f"{where}: declares {declared:,} bytes, but {held:,} are there", "write the file again")
     with archive.open(info) as member:

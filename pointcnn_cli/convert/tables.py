@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.convert.notes import format_note
-from pointcnn_cli.convert.windows import VALUES, Recording, check_text_file, check_values
+from pointcnn_cli.convert.windows import MAX_LINE_BYTES, VALUES, Recording, check_text_file, check_values
 from pointcnn_cli.errors import DataError
+from pointcnn_cli.hdf5.labels import MAX_GROUPS
 
 _REQUIRED = ("recording", "label", "frame", "x", "y", "z", "velocity", "intensity")
 _OPTIONAL = ("group", "range")
@@ -29,6 +30,31 @@ class _Columns:
     lines: "array[int]" = field(default_factory=lambda: array("q"))
     codes: "array[int]" = field(default_factory=lambda: array("q"))  # recording of each point
     recordings: dict[str, tuple[int, str, str, int]] = field(default_factory=dict)  # name: code, group, label, line
+
+
+class _Lines:
+    """The lines of a table, for the csv module, which would read an endless line or record into memory."""
+
+    def __init__(self, path: Path, file: TextIO) -> None:
+        self._path, self._file, self._number = path, file, 0
+        self.pending = 0
+        """Characters since the last record, which whoever takes the records sets back to 0."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self.pending += len(line)
+        if self.pending > MAX_LINE_BYTES:
+            raise DataError(
+                f"{self._path}:{self._number}: the record is longer than {MAX_LINE_BYTES:,} characters",
+                "is a quotation mark missing, or is this no table of points?",
+            )
+        return line
 
 
 def read_tables(paths: Sequence[Path]) -> tuple[list[Recording], list[str]]:
@@ -61,10 +87,11 @@ def _read_table(path: Path) -> tuple[list[Recording], list[str]]:
     columns = _Columns()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            lines = _Lines(path, file)
+            reader = csv.reader(lines)
             header = [name.strip() for name in next(reader, [])]
             notes = _check_header(path, header)
-            _read_lines(path, reader, header, columns)
+            _read_lines(path, reader, header, columns, lines)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8") from None
     except csv.Error as error:
@@ -91,13 +118,14 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
     return notes + format_note("columns not used", [n for n in header if n not in (*_REQUIRED, *_OPTIONAL)])
 
 
-def _read_lines(path: Path, reader: Any, header: Sequence[str], columns: _Columns) -> None:
+def _read_lines(path: Path, reader: Any, header: Sequence[str], columns: _Columns, lines: _Lines) -> None:
     """Append every line of the csv `reader` to `columns`."""
     group = "group" if "group" in header else "recording"
     names = itemgetter(*(header.index(name) for name in ("recording", group, "label")))
     measured = ("frame", *VALUES) if "range" in header else ("frame", *VALUES[:-1])
     numbers = itemgetter(*(header.index(name) for name in measured))
     for cells in reader:
+        lines.pending = 0
         if not cells:
             continue  # a blank line
         if len(cells) != len(header):
@@ -129,6 +157,8 @@ def _number_recording(
     if found is None:
         if not (recording.strip() and group.strip() and label.strip()):
             raise DataError(f"{path}:{line}: recording, group or label is empty")
+        if len(known) == MAX_GROUPS:
+            raise DataError(f"{path}:{line}: more than {MAX_GROUPS:,} recordings", "is recording the right column?")
         known[recording] = (len(known), group, label, line)
         return len(known) - 1
     code, first_group, first_label, first_line = found

@@ -9,6 +9,7 @@ The driver leaves some ids out of a frame; a point keeps its id as its slot, and
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def _read_blocks(path: Path) -> _Blocks:
     check_text_file(path)
     values, ends = array("d"), array("q")
     with path.open("rb") as file:
-        unfinished = _scan_lines(path, file, values, ends)
+        lines = iter(partial(file.readline, MAX_LINE_BYTES + 1), b"")  # an endless line is not read to its end
+        unfinished = _scan_lines(path, lines, values, ends)
     table = np.frombuffer(values, np.float64).reshape(-1, len(_FIELDS))
     return _Blocks(table, np.frombuffer(ends, np.int64), unfinished)
 
@@ -120,15 +122,17 @@ def _scan_lines(path: Path, lines: Iterable[bytes], values: "array[float]", ends
     for number, line in enumerate(lines, 1):
         key, colon, value = line.partition(b":")
         try:
+            if len(line) > MAX_LINE_BYTES:
+                raise _MalformedLine(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
             if key in _FIELD_SET:
                 point[key] = float(value)
                 found += 1
-            elif (not colon or len(line) > MAX_LINE_BYTES) and _ends_block(line) and found:
+            elif not colon and _ends_block(line) and found:
                 values.extend(_order_fields(point, found))
                 ends.append(number)
                 point, found = {}, 0
         except ValueError as error:
-            if line.endswith(b"\n"):
+            if line.endswith(b"\n") or len(line) > MAX_LINE_BYTES:
                 raise _describe_line(path, number, line, error) from None
             return True  # the last line, cut short
     return found > 0 or line.strip() not in (_END, b"")
@@ -136,8 +140,6 @@ def _scan_lines(path: Path, lines: Iterable[bytes], values: "array[float]", ends
 
 def _ends_block(line: bytes) -> bool:
     """Whether a line without a key is the end of a block, rather than blank. Raises _MalformedLine for any other."""
-    if len(line) > MAX_LINE_BYTES:
-        raise _MalformedLine(f"a line of {len(line):,} bytes; at most {MAX_LINE_BYTES:,} are read")
     text = line.strip()
     if text not in (_END, b""):
         raise _MalformedLine("expected 'name: value' or '---'")

@@ -17,7 +17,8 @@ VALUES = ("x", "y", "z", "velocity", "intensity", "range")
 MAX_TEXT_BYTES = 2 * 2**30
 """Largest text file that is read; its points are held in memory (two hours of a radar are about 1 GB of log)."""
 MAX_LINE_BYTES = 4096
-"""Longest line of a text file; a point takes about 150 characters in a table and 40 a line in a log."""
+"""Longest line of a text file, read no further; a point takes about 150 characters in a table and 40 a line in a log.
+A record of a table, whose quoted cells may hold line ends, is no longer either."""
 MAX_WINDOW_BYTES = 16 * 2**30
 """Most bytes of windows built in memory at once; 1 GB holds about 14,000 windows of 64 points and 48 frames."""
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

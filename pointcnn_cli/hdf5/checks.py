@@ -20,9 +20,12 @@ CHANNEL_DTYPES = (
 """Element types of channels, in either byte order."""
 LABEL_DTYPES = (*CHANNEL_DTYPES, "bool", "string")
 """Element types of labels, groups and recordings (floats: whole numbers only; bool: one-hot labels only)."""
-FILTERS = {1: "deflate (gzip)", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000
+FILTERS = {DEFLATE: "deflate (gzip)", SHUFFLE: "shuffle", FLETCHER32: "fletcher32", LZF: "lzf"}
 """The filters read, by HDF5 id; all others need plugins, which are switched off."""
-_COMPRESSORS = (1, 32000)
+COMPRESSORS = (DEFLATE, LZF)
+CHECKSUM_BYTES = 4
+"""What fletcher32 adds to a chunk."""
 MAX_CHUNK_BYTES = 64 * 2**20
 """A chunk is decompressed whole into memory."""
 MAX_RATIO = 1100
@@ -49,6 +52,15 @@ def describe_dtype(dataset: h5py.h5d.DatasetID) -> str:
     if dtype.kind == "V":
         return "compound" if dtype.names else ("array" if dtype.subdtype else "opaque")
     return str(dtype.newbyteorder("=").name)
+
+
+def stored_itemsize(dataset: h5py.h5d.DatasetID) -> int:
+    """Bytes of an element in the file: of a string of variable length its length, and where in the file it lies."""
+    kind = dataset.get_type()
+    if not (isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str()):
+        return int(kind.get_size())
+    address_bytes = h5py.h5i.get_file_id(dataset).get_create_plist().get_sizes()[0]
+    return 4 + int(address_bytes) + 4  # HDF5 file format specification, "Global heap ID" after a length
 
 
 def check_storage(dataset: h5py.h5d.DatasetID, where: str, dtypes: Sequence[str], file_bytes: int) -> list[Problem]:
@@ -88,7 +100,7 @@ def _check_filters(plist: h5py.h5p.PropDCID, where: str) -> list[Problem]:
     if unknown:
         numbers = ", ".join(str(i) for i in unknown)
         return [Problem(where, f"stored with the filter {numbers}, which is not read (read are: {known})", hint)]
-    if len(set(ids)) < len(ids) or sum(i in _COMPRESSORS for i in ids) > 1:
+    if len(set(ids)) < len(ids) or sum(i in COMPRESSORS for i in ids) > 1:
         names = ", ".join(FILTERS[i] for i in ids)
         return [Problem(where, f"compressed more than once ({names}), which is not read", hint)]
     return []
@@ -96,7 +108,7 @@ def _check_filters(plist: h5py.h5p.PropDCID, where: str) -> list[Problem]:
 
 def _check_size(dataset: h5py.h5d.DatasetID, plist: h5py.h5p.PropDCID, where: str, file_bytes: int) -> list[Problem]:
     """Declared bytes against what is allocated and against the file."""
-    itemsize = dataset.dtype.itemsize
+    itemsize = stored_itemsize(dataset)
     declared, stored = math.prod(dataset.shape) * itemsize, dataset.get_storage_size()
     hint = "the program that wrote it stopped early, or the file was made to deceive: write it again"
     if declared == 0:
@@ -119,7 +131,8 @@ def _check_size(dataset: h5py.h5d.DatasetID, plist: h5py.h5p.PropDCID, where: st
 def _check_chunks(dataset: h5py.h5d.DatasetID, plist: h5py.h5p.PropDCID, where: str, chunk_bytes: int) -> list[Problem]:
     """Every chunk is there (a missing one reads as zeros), and is stored in no more bytes than it can need."""
     ids = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    packer = next((i for i, number in enumerate(ids) if number in _COMPRESSORS), None)
+    packer = next((i for i, number in enumerate(ids) if number in COMPRESSORS), None)
+    summed = ids.index(FLETCHER32) if FLETCHER32 in ids else None
     expected = math.prod(-(-size // step) for size, step in zip(dataset.shape, plist.get_chunk(), strict=True))
     slack = chunk_bytes // 64 + 64  # more than deflate and lzf can add to data that they cannot compress
     found = malformed = 0
@@ -127,7 +140,8 @@ def _check_chunks(dataset: h5py.h5d.DatasetID, plist: h5py.h5p.PropDCID, where: 
     def look(chunk: Any) -> None:
         nonlocal found, malformed
         packed = packer is not None and not chunk.filter_mask >> packer & 1
-        low, high = (1, chunk_bytes + slack) if packed else (chunk_bytes, chunk_bytes + 4)  # 4: fletcher32's sum
+        whole = chunk_bytes + CHECKSUM_BYTES * (summed is not None and not chunk.filter_mask >> summed & 1)
+        low, high = (1, chunk_bytes + slack) if packed else (whole, whole)
         found += 1
         malformed += not low <= chunk.size <= high
 

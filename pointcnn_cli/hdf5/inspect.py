@@ -13,8 +13,9 @@ from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.checks import FILTERS, describe_dtype
 from pointcnn_cli.hdf5.columns import OpenFile, open_and_check
 from pointcnn_cli.hdf5.labels import Coded
+from pointcnn_cli.hdf5.probe import check_survives
 from pointcnn_cli.hdf5.problems import damaged, raise_problems
-from pointcnn_cli.hdf5.reading import read_rows
+from pointcnn_cli.hdf5.reading import read_rows, try_rows
 from pointcnn_cli.hdf5.samples import count_non_finite
 from pointcnn_cli.hdf5.tree import Found, list_objects
 
@@ -28,6 +29,7 @@ def inspect_file(path: Path, data: DataConfig) -> dict[str, Any]:
     `classes` {name: rows}, `groups` and `recordings` {count, rows_min, rows_max}, `row_order`, `slots`, `channels`.
     What is not there or cannot be read is None. Raises DataError only for what is not a readable HDF5 file.
     """
+    check_survives([os.path.abspath(path)], lambda path: _try_file(path, data))
     file = open_and_check(os.path.abspath(path), data, labels_required=True)
     try:
         handle = file.handle
@@ -57,6 +59,15 @@ def inspect_file(path: Path, data: DataConfig) -> dict[str, Any]:
         return result | {"problems": problems, "notes": file.notes}
     finally:
         file.close()
+
+
+def _try_file(path: str, data: DataConfig) -> None:
+    """What `inspect_file` is about to do with a file, for the child that does it first."""
+    file = open_and_check(path, data, labels_required=True)
+    if file.handle is not None:
+        _list_datasets(path, file.handle)
+        try_rows(file)
+    file.close()
 
 
 def _same_grid(file: OpenFile) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.hdf5.checks import LABEL_DTYPES, MAX_WHOLE_BYTES, check_storage, describe_dtype
+from pointcnn_cli.hdf5.chunks import check_unpacked
 from pointcnn_cli.hdf5.problems import Problem
 
 CLASSES_ATTRIBUTE = "classes"
@@ -95,7 +96,7 @@ def read_start_frames(
 def _check_column(
     dataset: h5py.h5d.DatasetID, where: str, rows: int | None, dtypes: tuple[str, ...], file_bytes: int
 ) -> list[Problem]:
-    """Storage and element type, shape (rows,), (rows, 1) or, for labels, (rows, K), row count, and size in memory."""
+    """Storage and element type, shape (rows,), (rows, 1) or, for labels, (rows, K), row count, size, chunks."""
     problems = check_storage(dataset, where, dtypes, file_bytes)
     if problems:
         return problems
@@ -112,7 +113,7 @@ def _check_column(
     needed = dataset.dtype.itemsize * int(np.prod(shape, dtype=object))
     if needed > MAX_WHOLE_BYTES:
         return [Problem(where, f"{needed:,} bytes; at most {MAX_WHOLE_BYTES:,} are read")]
-    return []
+    return check_unpacked(dataset, 0, shape[0], where)
 
 
 def _read(dataset: h5py.h5d.DatasetID, where: str) -> NDArray[Any]:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from pointcnn_cli.config.schema import DataConfig
 from pointcnn_cli.errors import DataError
+from pointcnn_cli.hdf5.chunks import check_unpacked
 from pointcnn_cli.hdf5.columns import Columns, OpenFile, combine_files, open_and_check
 from pointcnn_cli.hdf5.files import expand_paths
+from pointcnn_cli.hdf5.probe import TRIED_BYTES, check_survives
 from pointcnn_cli.hdf5.problems import Problem, at, raise_problems
 from pointcnn_cli.hdf5.samples import DataIndex, FileSpan, check_finite, check_rows
 
@@ -32,7 +34,9 @@ def open_hdf5(
     """
     if data.path is None:
         raise ValueError("data.path is not set: simulated data are not read from a file")
-    opened = [open_and_check(path, data, labels_required) for path in expand_paths(data.path)]
+    paths = expand_paths(data.path)
+    check_survives(paths, lambda path: _try_file(path, data, labels_required))
+    opened = [open_and_check(path, data, labels_required) for path in paths]
     try:
         problems = [problem for file in opened for problem in file.problems] or _check_equal_shapes(opened)
         raise_problems(problems)
@@ -42,6 +46,22 @@ def open_hdf5(
             file.close()
         raise
     return Hdf5Source(opened, data, columns)
+
+
+def _try_file(path: str, data: DataConfig, labels_required: bool) -> None:
+    """What this process is about to do with a file, for the child that does it first."""
+    file = open_and_check(path, data, labels_required)
+    try_rows(file)
+    file.close()
+
+
+def try_rows(file: OpenFile) -> None:
+    """Read every row of a file that is small enough for that to take no time worth speaking of."""
+    if sum(channel.size * channel.dtype.itemsize for channel in file.channels) > TRIED_BYTES:
+        return
+    for channel in file.channels:
+        values = np.empty((*channel.shape[:4], 1), _native(channel.dtype))
+        read_rows(channel, np.arange(len(channel)), values, file.path)
 
 
 def _check_equal_shapes(files: list[OpenFile]) -> list[Problem]:
@@ -134,13 +154,14 @@ def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], out: NDArray[Any],
     for begin, end in _spans(dataset, rows):
         wanted = rows[begin:end]
         first, last = int(wanted[0]), int(wanted[-1]) + 1
+        where = at(path, dataset.name.lstrip("/"))
         try:
+            raise_problems(check_unpacked(dataset.id, first, last, where))
             if last - first == len(wanted):
                 dataset.read_direct(target, np.s_[first:last], np.s_[begin:end])
             else:
                 target[begin:end] = dataset[first:last][wanted - first]
         except (OSError, RuntimeError) as error:
-            where = at(path, dataset.name.lstrip("/"))
             raise DataError(
                 f"{where}: rows {first} to {last - 1} cannot be read: {' '.join(str(error).split())}",
                 "the file is damaged or its disk fails: copy, download or write it again",
