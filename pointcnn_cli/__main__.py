@@ -1,11 +1,32 @@
 """The command `pointcnn`, also as `python -m pointcnn_cli`."""
 
-from pointcnn_cli.cli.app import app
+import contextlib
+import os
+import signal
+
+from pointcnn_cli.errors import TrainingError
+from pointcnn_cli.signals import WORDS, Stopped, raise_on_signals
 
 
 def main() -> None:
     """Run the command line in this process and exit with its code."""
-    app(prog_name="pointcnn")
+    try:
+        raise_on_signals()
+        from pointcnn_cli.cli.app import app
+        from pointcnn_cli.cli.streams import prepare_streams
+
+        prepare_streams()
+        app(prog_name="pointcnn")
+    except SystemExit as ended:
+        if ended.code == TrainingError.exit_code:
+            # Once memory has run out in one of TensorFlow's threads, the end of the process may wait for it for ever.
+            os._exit(TrainingError.exit_code)
+        raise
+    except Stopped as stopped:
+        # What is left of the process, TensorFlow's threads for one, need not end in order.
+        with contextlib.suppress(OSError):
+            os.write(2, f"Stopped: {WORDS[signal.Signals(stopped.signal_number)]}\n".encode())
+        os._exit(128 + stopped.signal_number)
 
 
 if __name__ == "__main__":

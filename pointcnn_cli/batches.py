@@ -4,6 +4,7 @@ Which rows a batch holds and how they are augmented depend on (seed, epoch) alon
 uninterrupted one does.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,6 +96,15 @@ def _device_dtype(dtype: np.dtype[Any]) -> str:
     return name if name in ("float16", "int8", "uint8", "int16") else "float32"
 
 
+def _itemsize(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize  # NumPy has no bfloat16
+
+
+def count_device_bytes(channels: tuple[NDArray[Any], ...]) -> list[int]:
+    """Bytes of each of these channels in `ResidentRows`."""
+    return [_itemsize(_device_dtype(channel.dtype)) * channel.size for channel in channels]
+
+
 def build_trainer(model: keras.Model, channels: tuple[NDArray[Any], ...], augment: AugmentConfig | None) -> keras.Model:
     """A model of row numbers that shares the weights of `model`: gathers training rows, augments them, applies it."""
     rows = keras.Input((), dtype="int32", name="row")
@@ -102,6 +112,12 @@ def build_trainer(model: keras.Model, channels: tuple[NDArray[Any], ...], augmen
     if augment is not None:
         x = Augment(augment, name="augment")(x)
     return keras.Model(rows, model(x), name="trainer")
+
+
+def count_output_bytes(network: keras.Model) -> int:
+    """Bytes of the outputs of all layers of `network` for one row."""
+    outputs = [tensor for layer in network.layers for tensor in keras.tree.flatten(layer.output)]
+    return sum(math.prod(tensor.shape[1:]) * _itemsize(tensor.dtype) for tensor in outputs)
 
 
 def permute_rows(seed: int, epoch: int, rows: int) -> NDArray[np.int64]:

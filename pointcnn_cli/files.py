@@ -29,11 +29,24 @@ def check_target(path: Path, force: bool) -> Path:
     target = Path(os.path.realpath(path))
     if os.path.lexists(target) and not target.is_file():
         raise OutputError(f"{path}: is not a regular file, and is not replaced", "name a file to write")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):  # unlike Path.is_dir, false for a path that is too long
         raise OutputError(f"{path}: there is no folder {target.parent}", f"mkdir -p '{target.parent}'")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         hint = "choose a folder that you may write to"
         raise OutputError(f"{path}: no permission to write in {target.parent}", hint)
+    return target
+
+
+def check_new(target: Path) -> Path:
+    """The absolute path of a folder to be made. Raises OutputError for what can be known before any work."""
+    target = target.absolute()
+    if os.path.lexists(target):
+        raise OutputError(f"{target}: exists already", "a run is never overwritten; choose another --output")
+    parent = next(folder for folder in target.parents if os.path.exists(folder))  # false for a path that is too long
+    if not parent.is_dir():
+        raise OutputError(f"{target}: cannot be made (Not a directory: {parent})", "choose another --output")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: no permission to make folders in {parent}", "choose another --output")
     return target
 
 

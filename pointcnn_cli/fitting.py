@@ -20,13 +20,15 @@ from pointcnn_cli.checkpoints import Arrays
 from pointcnn_cli.config.schema import Config, TrainConfig
 from pointcnn_cli.errors import RunError, TrainingError
 from pointcnn_cli.hdf5.samples import DataIndex, Source
+from pointcnn_cli.history import HistoryRow, describe_stuck, find_best_epoch, is_stuck
+from pointcnn_cli.memory import FREE_MEMORY, explain_shortage, suggest_batch
 from pointcnn_cli.metrics import compute_log_loss
 from pointcnn_cli.models import assign_weights, build_model, read_weights
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.signals import StopRequest
+from pointcnn_cli.splits.parts import compute_chance
 
-HistoryRow = dict[str, float]
 SUSPECTS_NAMED = 3
 OPTIMIZER_NAME = "optimizer"  # part of its variables' names; Keras would count up with each one in a process
 
@@ -47,11 +49,12 @@ class Fit:
         self,
         config: Config,
         index: DataIndex,
+        model: keras.Model,
         train: PartRows,
         validation: PartRows,
-        statistics: tuple[NDArray[Any], NDArray[Any]] | None,
     ) -> None:
-        """Build and compile. `statistics` are the mean and deviation of the inputs (`batches.compute_statistics`)."""
+        """Put the training rows on the device and compile. `model` is that of `build_network`, with the statistics of
+        its inputs."""
         self.config = config
         self.index = index
         self.train = train
@@ -59,10 +62,7 @@ class Fit:
         self.classes = index.classes or ()
         self.history: list[HistoryRow] = []
         self.best: Arrays = {}
-        keras.utils.set_random_seed(config.seed)
-        self.model = build_model(config.model, index.channel_shapes, len(self.classes), config.train.precision)
-        if statistics is not None:
-            self.model.get_layer("normalization").set_weights(list(statistics))
+        self.model = model
         self.steps = math.ceil(len(train.labels) / config.train.batch_size)
         channels = train.source.read(np.arange(len(train.labels)))
         self.trainer = build_trainer(self.model, channels, config.augment)
@@ -89,17 +89,29 @@ class Fit:
         """Train the epochs that are left, saving each. Raises Interrupted and TrainingError; what was saved stays."""
         first = len(self.history) + 1
         reporter.start_training(first, self.config.train.epochs, self.steps)
-        hint = f"continue with: pointcnn train --resume {run.path}"
+        hint = f"continue with: {run.resume_command}"
         watch = StepWatch(reporter, stop, hint, self._explain_divergence)
-        self._try_one_batch(first)
+        size = min(self.config.train.batch_size, len(self.train.labels))
+        chance = self._compute_chance()
+        was_stuck = is_stuck(self.history, chance)
         try:
+            with explain_shortage(f"trying a batch of {size} rows", suggest_batch(size)):
+                self._try_one_batch(first)
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():
                     reporter.say(f"stopped early: no better {self.config.train.monitor} since epoch {self.best_epoch}")
                     break
-                self._run_epoch(epoch, watch)
-                self.save(run)
+                # The batch that was tried did fit, so others took the memory since, and may give it back.
+                with explain_shortage(
+                    f"training epoch {epoch} with batches of {size} rows",
+                    f"{FREE_MEMORY}, and {hint}\nor train a new run: {suggest_batch(size)}",
+                ):
+                    self._run_epoch(epoch, watch)
+                    self.save(run)
                 reporter.end_epoch(self.history[-1], self.best_epoch)
+                if is_stuck(self.history, chance) and not was_stuck:
+                    was_stuck = True
+                    reporter.warn(f"{describe_stuck(self.history, chance)}: pointcnn diagnose {run.path}")
                 stop.check(hint)
         finally:
             reporter.end_training()
@@ -131,29 +143,17 @@ class Fit:
 
     def _fit(self, order: NDArray[np.int64], epoch: int, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
         weights = None if self._row_weights is None else self._row_weights[order]
-        try:
-            history = self.trainer.fit(
-                order.astype(np.int32),
-                self._targets[order],
-                sample_weight=weights,
-                batch_size=self.config.train.batch_size,
-                shuffle=False,
-                initial_epoch=epoch - 1,
-                epochs=epoch,
-                callbacks=callbacks,
-                verbose=0,
-            )
-        except Exception as error:
-            if (
-                "ResourceExhausted" in type(error).__name__
-                or "RESOURCE_EXHAUSTED" in str(error)
-                or isinstance(error, MemoryError)
-            ):
-                raise TrainingError(
-                    f"out of memory in epoch {epoch} with batches of {self.config.train.batch_size} rows",
-                    f"set train.batch_size to {max(1, self.config.train.batch_size // 2)} or less",
-                ) from error
-            raise
+        history = self.trainer.fit(
+            order.astype(np.int32),
+            self._targets[order],
+            sample_weight=weights,
+            batch_size=self.config.train.batch_size,
+            shuffle=False,
+            initial_epoch=epoch - 1,
+            epochs=epoch,
+            callbacks=callbacks,
+            verbose=0,
+        )
         return {name: float(values[-1]) for name, values in history.history.items()}
 
     def _try_one_batch(self, epoch: int) -> None:
@@ -172,6 +172,12 @@ class Fit:
         early = self.config.train.early_stopping
         return early is not None and bool(self.history) and len(self.history) - self.best_epoch >= early.patience
 
+    def _compute_chance(self) -> float:
+        """The accuracy of the best constant answer on the validation rows."""
+        labels = np.concatenate([self.train.labels, self.validation.labels])
+        rows = np.arange(len(labels))
+        return compute_chance(labels, rows[: len(self.train.labels)], rows[len(self.train.labels) :])
+
     def _explain_divergence(self, epoch: int, step: int) -> TrainingError:
         """The error for a loss or weight that is not finite, with the rows whose inputs stand out most.
 
@@ -188,10 +194,12 @@ class Fit:
         rows = "; ".join(
             f"{self.index.locate(int(self.train.numbers[seen[i]]))} ({excess[i]:.3g} times the usual)" for i in suspects
         )
+        done = len(self.history)
+        kept = f"epochs 1 to {done} are saved and whole" if done else "no epoch was saved"
         return TrainingError(
             f"the loss or a weight is not finite in epoch {epoch}, step {step} of {self.steps}. "
             f"Rows of this epoch so far with the largest values: {rows}",
-            f"look at these rows; else lower train.learning_rate ({self.config.train.learning_rate:g}) "
+            f"{kept}; look at these rows; else lower train.learning_rate ({self.config.train.learning_rate:g}) "
             "or set model.normalize to masked",
         )
 
@@ -227,10 +235,22 @@ class Fit:
         self.history = [{**row, "epoch": int(row["epoch"])} for row in facts["history"]]
         self._write_derived(run)
 
+    def describe_layers(self) -> str:
+        """The layers of the network as a table."""
+        lines: list[str] = []
+        self.model.summary(line_length=120, print_fn=lambda line, line_break=True: lines.append(line))
+        return "\n".join(lines)
+
     def use_kept_weights(self) -> None:
         """Give the model the weights that the run stands for."""
         if self.config.train.keep == "best":
             assign_weights(self.model, self.best, "the best epoch")
+
+
+def build_network(config: Config, index: DataIndex) -> keras.Model:
+    """The network with initial weights that follow from the seed alone."""
+    keras.utils.set_random_seed(config.seed)
+    return build_model(config.model, index.channel_shapes, len(index.classes or ()), config.train.precision)
 
 
 def build_optimizer(settings: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
@@ -252,15 +272,6 @@ def build_optimizer(settings: TrainConfig, steps: int) -> keras.optimizers.Optim
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, name=OPTIMIZER_NAME)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-def find_best_epoch(history: list[HistoryRow], monitor: str) -> int:
-    """The epoch whose monitored value is best (lowest loss, highest accuracy), the first of equals; 0 for an empty
-    history."""
-    if not history:
-        return 0
-    sign = 1.0 if monitor.endswith("loss") else -1.0
-    return 1 + int(np.argmin([sign * row[monitor] for row in history]))
 
 
 def compute_row_weights(

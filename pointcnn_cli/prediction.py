@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pointcnn_cli.config.changes import check_config, read_stored
 from pointcnn_cli.config.load import load_resolved, with_overrides
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.samples import DataIndex, Source
+from pointcnn_cli.memory import FREE_MEMORY, explain_shortage
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.runtime import choose_device, import_keras
@@ -45,7 +47,8 @@ class LoadedRun:
         from pointcnn_cli.models import assign_weights, build_model
 
         shapes = [(int(d), int(p), int(t)) for d, p, t in self.manifest["channel_shapes"]]
-        model = build_model(self.config.model, shapes, len(self.classes), self.config.train.precision)
+        with explain_shortage("building the network", FREE_MEMORY):
+            model = build_model(self.config.model, shapes, len(self.classes), self.config.train.precision)
         path = self.run.best if self.config.train.keep == "best" else self.run.last
         weights, epoch = self.run.read_weights(path)
         assign_weights(model, weights, str(path))
@@ -53,9 +56,10 @@ class LoadedRun:
 
 
 def load_run(path: Path, reporter: Reporter) -> LoadedRun:
-    """Read a run's config and manifest. Raises RunError."""
+    """Read a run's config and manifest. Raises RunError, also for a config that was changed since the run began."""
     run = RunDir.open(path)
     loaded = LoadedRun(run, load_resolved(run.config), run.read_manifest())
+    check_config(loaded.config, read_stored(loaded.manifest.get("config"), run.config), run.config)
     if loaded.manifest["status"] != "finished":
         reporter.warn(f"{path} did not finish ({loaded.manifest['status']}); its checkpoints so far are used")
     return loaded
@@ -64,7 +68,8 @@ def load_run(path: Path, reporter: Reporter) -> LoadedRun:
 def with_files(config: Config, files: Sequence[Path], overrides: Sequence[str]) -> Config:
     """The run's config with these files as its data."""
     data = config.data.model_copy(update={"path": tuple(str(f) for f in files), "simulate": None})
-    return with_overrides(config.model_copy(update={"data": data}), overrides)
+    changed = config.model_copy(update={"data": data})
+    return with_overrides(changed, overrides) if overrides else changed  # a path that is no text fails validation
 
 
 def check_shapes(index: DataIndex, manifest: dict[str, Any]) -> None:

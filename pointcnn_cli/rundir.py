@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,16 @@ from typing import Any, Self
 
 from pointcnn_cli.checkpoints import RESTORE, Arrays, pack, unpack
 from pointcnn_cli.errors import OutputError, RunError
-from pointcnn_cli.files import lock_folder, make_draft, output_error, read_regular, sweep, sync_folder, write_whole
+from pointcnn_cli.files import (
+    check_new,
+    lock_folder,
+    make_draft,
+    output_error,
+    read_regular,
+    sweep,
+    sync_folder,
+    write_whole,
+)
 
 SCHEMA_VERSION = 1
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
@@ -44,6 +54,11 @@ class RunDir:
         self.best = self.checkpoints / "best.safetensors"
         self.last = self.checkpoints / "last.safetensors"
         self._lock: int | None = None
+
+    @property
+    def resume_command(self) -> str:
+        """What continues this run, for a shell."""
+        return f"pointcnn train --resume {shlex.quote(str(self.path))}"
 
     @classmethod
     def create(cls, target: Path, config: str, manifest: Mapping[str, Any], split: Mapping[str, Any]) -> Self:
@@ -169,7 +184,7 @@ class RunDir:
         if not path.is_file():
             raise RunError(
                 f"{path}: no such checkpoint",
-                f"the run saved no epoch; continue it with: pointcnn train --resume {self.path}",
+                f"the run saved no epoch; continue it with: {self.resume_command}",
             )
         arrays, facts = unpack(path)
         return arrays, int(facts["epoch"])
@@ -230,19 +245,6 @@ class RunDir:
         except OSError as error:
             raise _cannot_read(self.checkpoints, error) from error
         return sorted((int(found[1]) for name in names if (found := STATE_NAME.fullmatch(name))), reverse=True)
-
-
-def check_new(target: Path) -> Path:
-    """The absolute path of a directory to be made. Raises OutputError for what can be known before any work."""
-    target = target.absolute()
-    if os.path.lexists(target):
-        raise OutputError(f"{target}: exists already", "a run is never overwritten; choose another --output")
-    parent = next(folder for folder in target.parents if folder.exists())
-    if not parent.is_dir():
-        raise OutputError(f"{target}: cannot be made (Not a directory: {parent})", "choose another --output")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{target}: no permission to make folders in {parent}", "choose another --output")
-    return target
 
 
 def default_target(name: str) -> Path:

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def import_keras() -> None:
 
     TensorFlow writes to the process's stderr before its log level is in force, so stderr is set aside for the
     duration and shown only when the import fails; not so where there is no stderr, or no folder for temporary files.
+    Raises MissingDependencyError when it fails.
     """
     # On CPUs without AVX-512 TensorFlow leaves oneDNN off, and 3-D convolutions are then up to 25 times slower.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -39,10 +41,12 @@ def import_keras() -> None:
         if sys.stderr is not None:
             sys.stderr.flush()
         os.dup2(aside.fileno(), 2)
-        failed = True
+        failed = False
         try:
             _touch_backend()
-            failed = False
+        except Exception:
+            failed = True
+            raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
@@ -52,9 +56,28 @@ def import_keras() -> None:
 
 
 def _touch_backend() -> None:
+    """Import Keras and start its backend. Raises MissingDependencyError where one of them cannot be imported."""
+    try:
+        import keras
+
+        _list_gpus(keras.backend.backend())
+    except Exception as error:
+        raise MissingDependencyError(
+            f"Keras or the library below it cannot be used ({type(error).__name__}: {error})",
+            "pip install --force-reinstall tensorflow keras; unset KERAS_BACKEND, and look at ~/.keras/keras.json",
+        ) from error
+    _ignore_user_settings()
+
+
+def _ignore_user_settings() -> None:
+    """Equal configs give equal networks: what keras.json and the environment say of other work does not count here."""
     import keras
 
-    _list_gpus(keras.backend.backend())
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
 
 
 def choose_device(wanted: str) -> str:
@@ -81,6 +104,20 @@ def choose_device(wanted: str) -> str:
         if wanted == "cpu":
             jax.config.update("jax_default_device", jax.devices("cpu")[0])
     return f"GPU ({gpus[0].name})" if gpus and wanted != "cpu" else "CPU"
+
+
+def enable_determinism() -> None:
+    """Make every operation give the same bits each time, for the rest of the process, where a switch for it exists.
+
+    JAX has none that acts after its start: on CPU it needs none, and on a GPU the user sets
+    XLA_FLAGS=--xla_gpu_deterministic_ops=true before it.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
 
 
 def _list_gpus(backend: str) -> list[Any]:
@@ -123,6 +160,12 @@ def describe_environment(device: str) -> dict[str, Any]:
         "threads": _read_threads(backend),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
     }
+
+
+def compare_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two of `describe_environment`, of all that may change the bits of a result."""
+    keys = ("pointcnn", "python", "platform", "packages", "backend", "device", "threads", "onednn")
+    return [f"{key} was {before.get(key)}, is {now[key]}" for key in keys if before.get(key) != now[key]]
 
 
 def _read_versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -10,6 +11,52 @@ from pointcnn_cli.errors import Interrupted
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+RETRY_SECONDS = 0.05
+
+
+class Stopped(BaseException):
+    """A signal that ends the process. It unwinds the stack, so that what is half written is removed; like
+    KeyboardInterrupt it is no Exception, which libraries might catch."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+
+def raise_on_signals() -> None:
+    """From now on, outside of `catch_stop_signals`, SIGINT, SIGTERM and SIGHUP raise Stopped; a second one ends the
+    process at once.
+
+    A signal that the process was started to ignore stays ignored. To be called in the main thread.
+    """
+    raised = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal raised
+        if raised:
+            os._exit(128 + number)
+        raised = True
+        raise Stopped(number)
+
+    for number in CAUGHT:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    sys.unraisablehook = _raise_again
+
+
+def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Where Python cannot raise (while it forks, or destroys an object) it drops what a handler raises: try once more,
+    a moment later."""
+    stopped = lost.exc_value
+    if not isinstance(stopped, Stopped):
+        sys.__unraisablehook__(lost)
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise Stopped(stopped.signal_number)
+
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
 
 
 class StopRequest:

@@ -3,8 +3,9 @@
 Cheap failures come first: data headers, labels and split are checked before Keras is imported.
 """
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +14,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pointcnn_cli.checkpoints import RESTORE, Arrays
+from pointcnn_cli.config.changes import check_config, check_epochs, read_stored, store_config
 from pointcnn_cli.config.load import dump_config, load_resolved, resolve_paths
 from pointcnn_cli.config.schema import Config
-from pointcnn_cli.errors import ConfigError, DataError, Interrupted, PointcnnError
+from pointcnn_cli.errors import ConfigError, DataError, Interrupted, PointcnnError, RunError
+from pointcnn_cli.files import check_new
 from pointcnn_cli.hdf5.fingerprint import check_fingerprint, compute_fingerprint
 from pointcnn_cli.hdf5.samples import ArraySource, DataIndex, Samples, Source
+from pointcnn_cli.memory import (
+    FREE_MEMORY,
+    Need,
+    check_memory,
+    estimate_step,
+    estimate_weights,
+    explain_shortage,
+    find_available,
+    suggest_batch,
+)
 from pointcnn_cli.reporting import Reporter
-from pointcnn_cli.rundir import SCHEMA_VERSION, RunDir, check_new, default_target
-from pointcnn_cli.runtime import choose_device, describe_environment, import_keras
+from pointcnn_cli.rundir import SCHEMA_VERSION, RunDir, default_target
+from pointcnn_cli.runtime import (
+    choose_device,
+    compare_environments,
+    describe_environment,
+    enable_determinism,
+    import_keras,
+)
 from pointcnn_cli.signals import StopRequest, catch_stop_signals
 from pointcnn_cli.sources import open_source
 from pointcnn_cli.splits import build_split
@@ -28,7 +48,12 @@ from pointcnn_cli.splits.files import read_run_split, split_document
 from pointcnn_cli.splits.parts import Split, describe_split
 
 if TYPE_CHECKING:
+    import keras
+
     from pointcnn_cli.fitting import Fit, PartRows
+
+Inspector = Callable[[Config, Source, Split], Iterable[str]]
+SavedState = tuple[int, Arrays, dict[str, Any], list[str]]  # as `RunDir.read_newest_state` gives it
 
 
 @dataclass(frozen=True)
@@ -39,8 +64,16 @@ class TrainedRun:
     metrics: dict[str, Any]
 
 
-def train(config: Config, target: Path | None, command: Sequence[str], reporter: Reporter) -> TrainedRun:
+def train(
+    config: Config,
+    target: Path | None,
+    command: Sequence[str],
+    reporter: Reporter,
+    inspect: Inspector | None = None,
+) -> TrainedRun:
     """Train as `config` says into the new directory `target` (default: below runs/).
+
+    What `inspect` says of data and split is told as warnings before anything is trained.
 
     Raises the errors of its steps: DataError, MissingDependencyError, OutputError, TrainingError, Interrupted.
     """
@@ -48,9 +81,11 @@ def train(config: Config, target: Path | None, command: Sequence[str], reporter:
     with open_source(config.data) as source:
         split = _describe(source.index, build_split(source.index, config.split), reporter)
         _check_class_weights(config, source.index)
+        for warning in inspect(config, source, split) if inspect else ():
+            reporter.warn(warning)
         device = _start_keras(config, reporter)
-        fit = _build_fit(config, source, split)
-        reporter.detail(_describe_layers(fit))
+        fit = _build_fit(config, source, split, device)
+        reporter.detail(fit.describe_layers())
         run = RunDir.create(
             target,
             dump_config(config),
@@ -65,33 +100,65 @@ def train(config: Config, target: Path | None, command: Sequence[str], reporter:
 
 
 def resume(path: Path, reporter: Reporter) -> TrainedRun:
-    """Continue the run in `path` after its newest whole state. A finished run is left alone.
+    """Continue the run in `path` after its newest whole state. A finished run is left alone, unless its epochs grew.
 
-    Raises RunError for a run that is damaged, DataError for data that are not those of the run, OutputError where
-    another process works on it.
+    Raises RunError for a run that is damaged or whose config was changed, ConfigError for a number of epochs that
+    cannot be had, DataError for data that are not those of the run, OutputError where another process works on it.
     """
     run = RunDir.open(path)
-    manifest = run.read_manifest()
-    if manifest["status"] == "finished":
-        reporter.say(f"{path} is already complete; nothing was changed")
-        return TrainedRun(run, run.read_metrics())
+    before = run.read_manifest()
+    config, began_as = load_resolved(run.config), read_stored(before.get("config"), run.config)
+    check_config(config, began_as, run.config)
+    if _is_complete(before, config, began_as):
+        return _leave_alone(run, reporter)
     run.lock()
     try:
-        return _continue(run, manifest, reporter)
+        manifest = run.read_manifest()  # another process may have ended between the first look and the lock
+        if _is_complete(manifest, config, began_as):
+            return _leave_alone(run, reporter)
+        if manifest["status"] == "running":
+            reporter.warn(_describe_vanished(before.get("process")))
+        return _continue(run, config, manifest, reporter)
     finally:
         run.unlock()
 
 
-def _continue(run: RunDir, manifest: dict[str, Any], reporter: Reporter) -> TrainedRun:
-    config = load_resolved(run.config)
+def _is_complete(manifest: dict[str, Any], config: Config, began_as: Config | None) -> bool:
+    """Whether there is nothing left to do: it ended, and no more epochs are wanted since."""
+    grown = began_as is not None and began_as.train.epochs != config.train.epochs
+    return manifest["status"] == "finished" and not grown
+
+
+def _leave_alone(run: RunDir, reporter: Reporter) -> TrainedRun:
+    reporter.say(f"{run.path} is already complete; nothing was changed")
+    return TrainedRun(run, run.read_metrics())
+
+
+def _describe_vanished(process: Any) -> str:
+    """What is to be known of a process that holds no lock any more and never said how it ended."""
+    who = f" (pid {process.get('pid')} on {process.get('host')})" if isinstance(process, dict) else ""
+    return (
+        f"the last process{who} vanished without a word: killed (out of memory, SIGKILL), or its machine stopped; "
+        "nothing but the epoch in progress is lost. If memory was short, a new run with a smaller train.batch_size "
+        "needs less"
+    )
+
+
+def _continue(run: RunDir, config: Config, manifest: dict[str, Any], reporter: Reporter) -> TrainedRun:
+    found = run.read_newest_state()
+    if found is None and manifest["status"] == "finished":
+        raise RunError(f"{run.path}: no state to go on from; {run.checkpoints} holds none", RESTORE)
+    before = read_stored(manifest.get("config"), run.config)
+    check_epochs(config, before, found[0] if found else 0, run.config)
     with open_source(config.data, expected_classes=tuple(manifest["classes"])) as source:
         check_fingerprint(source, manifest["data"])
         split = _describe(source.index, read_run_split(run.split, source.index.rows), reporter)
         device = _start_keras(config, reporter)
-        fit = _build_fit(config, source, split)
-        _restore(run, fit, reporter)
-        _warn_of_other_environment(manifest["environment"], describe_environment(device), reporter)
-        run.update_manifest(status="running")
+        fit = _build_fit(config, source, split, device)
+        _restore(run, fit, found, reporter)
+        if differing := compare_environments(manifest["environment"], describe_environment(device)):
+            reporter.warn("not bit-identical to an uninterrupted run: " + "; ".join(differing))
+        run.update_manifest(status="running", config=store_config(config))
         return _finish(run, fit, reporter)
 
 
@@ -115,21 +182,49 @@ def _start_keras(config: Config, reporter: Reporter) -> str:
     reporter.detail("importing TensorFlow")
     import_keras()
     device = choose_device(config.train.device)
+    if config.train.deterministic:
+        enable_determinism()
     reporter.say(f"device: {device}")
     return device
 
 
-def _build_fit(config: Config, source: Source, split: Split) -> "Fit":
-    """Read the rows of both parts into memory, checking them, and build the model on them."""
+def _build_fit(config: Config, source: Source, split: Split, device: str) -> "Fit":
+    """Build the network, and read the rows of both parts into memory, checking them, if they and training fit."""
     from pointcnn_cli.batches import compute_statistics
-    from pointcnn_cli.fitting import Fit
+    from pointcnn_cli.fitting import Fit, build_network
 
-    training, validation = _read_part(source, split.train), _read_part(source, split.validation)
-    statistics = None
-    if config.model.normalize != "none":
-        numbers = np.arange(len(training.labels))
-        statistics = compute_statistics(training.source, numbers, config.model.normalize == "masked")
-    return Fit(config, source.index, training, validation, statistics)
+    size = min(config.train.batch_size, len(split.train))
+    hint = f"{FREE_MEMORY}; then, if it is still too much, {suggest_batch(size)}"
+    with explain_shortage("building the network", hint):
+        network = build_network(config, source.index)
+    check_memory(_estimate_need(config, source, split, network, device), size, find_available())
+    with explain_shortage(f"reading {len(split.train) + len(split.validation)} rows", hint):
+        training, validation = _read_part(source, split.train), _read_part(source, split.validation)
+        if config.model.normalize != "none":
+            numbers = np.arange(len(training.labels))
+            statistics = compute_statistics(training.source, numbers, config.model.normalize == "masked")
+            network.get_layer("normalization").set_weights(list(statistics))
+        return Fit(config, source.index, network, training, validation)
+
+
+def _estimate_need(config: Config, source: Source, split: Split, network: "keras.Model", device: str) -> Need:
+    """What training takes of this machine's memory; on a GPU, which has its own, the rows are read here all the same.
+
+    The GPU's memory is not asked: what does not fit there fails with the first batch.
+    """
+    from pointcnn_cli.batches import count_device_bytes, count_output_bytes
+
+    channels = source.read(split.train[:1])  # the index does not say how they are stored
+    stored = sum(channel.nbytes for channel in channels) * (len(split.train) + len(split.validation))
+    if device.startswith("GPU"):
+        return Need(rows=stored, upload=0, weights=0, batch_row=0)
+    resident = [count * len(split.train) for count in count_device_bytes(channels)]
+    return Need(
+        rows=stored + sum(resident),
+        upload=2 * max(resident),  # the channel that is on its way: its first zeros, and a tensor of its values
+        weights=estimate_weights(network.count_params() * 4, config.train.optimizer),  # variables are float32
+        batch_row=estimate_step(config.model.name, count_output_bytes(network)),
+    )
 
 
 def _read_part(source: Source, rows: NDArray[np.int64]) -> "PartRows":
@@ -143,12 +238,6 @@ def _read_part(source: Source, rows: NDArray[np.int64]) -> "PartRows":
     return PartRows(rows, ArraySource(Samples((first, second, third, fourth), labels, index.classes)), labels)
 
 
-def _describe_layers(fit: "Fit") -> str:
-    lines: list[str] = []
-    fit.model.summary(line_length=120, print_fn=lambda line, line_break=True: lines.append(line))
-    return "\n".join(lines)
-
-
 def _build_manifest(config: Config, source: Source, fit: "Fit", device: str, command: Sequence[str]) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -159,13 +248,13 @@ def _build_manifest(config: Config, source: Source, fit: "Fit", device: str, com
         "parameters": fit.model.count_params(),
         "classes": list(fit.classes),
         "channel_shapes": [list(shape) for shape in source.index.channel_shapes],
+        "config": store_config(config),
         "data": compute_fingerprint(source),
         "environment": describe_environment(device),
     }
 
 
-def _restore(run: RunDir, fit: "Fit", reporter: Reporter) -> None:
-    found = run.read_newest_state()
+def _restore(run: RunDir, fit: "Fit", found: SavedState | None, reporter: Reporter) -> None:
     if found is None:
         reporter.say("no epoch was saved; starting at epoch 1")
         return
@@ -176,23 +265,18 @@ def _restore(run: RunDir, fit: "Fit", reporter: Reporter) -> None:
     reporter.say(f"continuing after epoch {epoch}")
 
 
-def _warn_of_other_environment(before: dict[str, Any], now: dict[str, Any], reporter: Reporter) -> None:
-    keys = ("pointcnn", "python", "platform", "packages", "backend", "device", "threads", "onednn")
-    differing = [f"{key} was {before.get(key)}, is {now[key]}" for key in keys if before.get(key) != now[key]]
-    if differing:
-        reporter.warn("not bit-identical to an uninterrupted run: " + "; ".join(differing))
-
-
 def _finish(run: RunDir, fit: "Fit", reporter: Reporter) -> TrainedRun:
     """Train what is left, score the kept weights, and say in the manifest how it ended."""
     started = time.monotonic()
     try:
         with catch_stop_signals() as stop:
             fit.run(run, reporter, stop)
-            metrics = _score(run, fit, stop)
-    except PointcnnError as error:
+            with explain_shortage("scoring the validation rows", f"{FREE_MEMORY}, and go on with --resume"):
+                metrics = _score(run, fit, stop)
+    except Exception as error:
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        run.update_manifest(status=status, ended=_now(), reason=error.message)
+        with contextlib.suppress(PointcnnError, MemoryError):  # disk or memory is full: the first failure is to be told
+            run.update_manifest(status=status, ended=_now(), reason=str(error))
         raise
     run.update_manifest(
         status="finished", ended=_now(), kept_epoch=fit.kept_epoch, best_epoch=fit.best_epoch,
@@ -213,7 +297,7 @@ def _score(run: RunDir, fit: "Fit", stop: StopRequest) -> dict[str, Any]:
         trained_classes=np.unique(fit.train.labels), epoch=fit.kept_epoch,
         selected_on_these_rows=fit.config.train.selects_on_validation,
     )  # fmt: skip
-    stop.check(f"continue with: pointcnn train --resume {run.path}")
+    stop.check(f"continue with: {run.resume_command}")
     write_predictions(run.predictions, fit.classes, [scored.predictions], force=True)
     run.write_metrics(scored.metrics)
     return scored.metrics

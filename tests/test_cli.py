@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from typer.testing import CliRunner
 
+from pointcnn_cli import __version__
 from pointcnn_cli.cli.app import app
 
 BASE = str(ROOT / "configs" / "base.yaml")
@@ -322,6 +323,29 @@ def test_debug_shows_the_traceback():
     done = process("--debug", "data", "inspect", "missing.h5")
     assert "Traceback" in done.stderr
     assert done.returncode == 6
+
+
+@pytest.mark.parametrize("options", [(), ("--debug",)])
+def test_a_bug_says_how_to_report_it_and_shows_its_traceback_only_on_request(options):
+    code = """
+import sys
+from pointcnn_cli import __version__
+from pointcnn_cli.cli.app import app
+
+@app.command()
+def stumble() -> None:
+    raise LookupError("no such moon")
+
+app(sys.argv[1:])
+"""
+    done = subprocess.run([sys.executable, "-c", code, *options, "stumble"], capture_output=True, text=True, cwd=ROOT)
+    text = " ".join(done.stderr.split())
+    assert done.returncode == 1
+    assert "unexpected LookupError: no such moon" in text
+    assert f"this is a bug in pointcnn {__version__}; please report it" in text
+    assert "pointcnn --debug" in text
+    assert ("Traceback" in text) == bool(options)
+    assert done.stdout == ""
 
 
 def test_a_closed_pipe_ends_quietly(trained, simulated_file):

@@ -9,7 +9,7 @@ import pytest
 from pointcnn_cli.batches import permute_rows
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.errors import RunError, TrainingError
-from pointcnn_cli.fitting import Fit, PartRows, build_optimizer, compute_row_weights, find_best_epoch
+from pointcnn_cli.fitting import Fit, PartRows, build_network, build_optimizer, compute_row_weights
 from pointcnn_cli.hdf5.samples import ArraySource, Samples
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
@@ -44,7 +44,7 @@ def build_fit(config: Config, channels) -> Fit:
         )
 
     index = ArraySource(Samples(tuple(channels), labels, CLASSES), "radar.h5").index
-    fit = Fit(config, index, make_part(TRAIN), make_part(VALIDATION), None)
+    fit = Fit(config, index, build_network(config, index), make_part(TRAIN), make_part(VALIDATION))
     fit.trainer.run_eagerly = fit.model.run_eagerly = True  # a few steps, for which tracing a graph takes too long
     return fit
 
@@ -110,17 +110,6 @@ def test_weight_decay_spares_biases_and_batch_normalisation():
     for variable in variables:
         expected = 1 - 0.1 * 0.5 if variable.name == "kernel" else 1.0
         np.testing.assert_allclose(variable, expected, rtol=1e-6, err_msg=variable.path)
-
-
-def test_the_best_epoch_has_the_lowest_loss_or_the_highest_accuracy_and_is_the_first_of_equals():
-    history = [
-        {"val_loss": loss, "val_accuracy": accuracy}
-        for loss, accuracy in ((0.9, 0.5), (0.4, 0.8), (0.4, 0.9), (0.6, 0.9), (0.5, 0.7))
-    ]
-    assert find_best_epoch(history, "val_loss") == 2
-    assert find_best_epoch(history, "val_accuracy") == 3
-    assert find_best_epoch(history[:1], "val_loss") == 1
-    assert find_best_epoch([], "val_loss") == 0
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1, 1, 2], [0, 0, 0, 2], [1, 1]])

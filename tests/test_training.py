@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from conftest import PEOPLE, ROOT, SMALL
 
 from pointcnn_cli import evaluation, training
 from pointcnn_cli.config.load import load_config, load_resolved
-from pointcnn_cli.errors import DataError, Interrupted, OutputError, TrainingError
+from pointcnn_cli.errors import ConfigError, DataError, Interrupted, OutputError, RunError, TrainingError
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
 
@@ -166,18 +167,112 @@ def test_training_from_a_stored_config_repeats_the_run(trained, tmp_path):
     assert again.run.last.read_bytes() == trained.run.last.read_bytes()
 
 
-def test_resume_refuses_other_data(simulated_file, tmp_path):
-    data = tmp_path / "data.h5"
+def test_resume_and_evaluate_refuse_other_data(simulated_file, tmp_path):
+    import h5py
+
+    data, run = tmp_path / "data.h5", tmp_path / "run"
     shutil.copy(simulated_file, data)
     settings = [f"data.path={data}", *SMALL[len(PEOPLE) :]]
     with pytest.raises(Interrupted):
-        training.train(load_config(SMOKE, settings), tmp_path / "run", ["pointcnn"], Listener(signal_at=(2, 1)))
-    import h5py
+        training.train(load_config(SMOKE, settings), run, ["pointcnn"], Listener(signal_at=(2, 1)))
+    for name, place, difference in (
+        ("label", 0, "labels_sha256"),
+        ("channel_1", (0, 2, 31, 23), "sampled_rows_sha256"),
+        ("channel_4", (95, 0, 0, 0), "sampled_rows_sha256"),
+    ):
+        shutil.copy(simulated_file, data)
+        with h5py.File(data, "a") as file:
+            file[name][place] = (file[name][place] + 1) % 6
+        with pytest.raises(DataError, match=f"not the data of the run: {difference} differ"):
+            training.resume(run, Reporter())
+        with pytest.raises(DataError, match=f"not the data of the run: {difference} differ"):
+            evaluation.evaluate_part(run, "validation", [], Reporter())
 
-    with h5py.File(data, "a") as file:
-        file["label"][0] = 5
-    with pytest.raises(DataError, match="labels_sha256"):
-        training.resume(tmp_path / "run", Reporter())
+
+def edit_config(run: Path, old: str, new: str) -> None:
+    text = (run / "config.yaml").read_text()
+    assert text.count(old) == 1
+    (run / "config.yaml").write_text(text.replace(old, new))
+
+
+def test_a_run_whose_process_vanished_says_so_and_ends_the_same(trained, tmp_path):
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(trained.run.path, run.path)
+    run.update_manifest(status="running", process={"pid": 4242, "host": "node7"})  # as SIGKILL leaves it
+    listener = Listener()
+    done = training.resume(run.path, listener)
+    (warning,) = [text for text in listener.said if "vanished" in text]
+    assert warning.startswith("the last process (pid 4242 on node7) vanished without a word: killed (out of memory")
+    assert "nothing but the epoch in progress is lost" in warning
+    assert "train.batch_size" in warning
+    assert done.metrics == trained.metrics
+    assert done.run.last.read_bytes() == trained.run.last.read_bytes()
+    assert run.read_manifest()["status"] == "finished"
+    assert run.read_manifest()["process"]["pid"] == os.getpid()
+
+
+def test_a_config_that_was_edited_stops_resume_and_names_the_key(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.run.path, run)
+    edit_config(run, "batch_size: 20", "batch_size: 10")
+    with pytest.raises(RunError, match=r"config\.yaml: changed since the run began: train\.batch_size was 20, is 10$"):
+        training.resume(run, Reporter())
+    with pytest.raises(RunError, match=r"train\.batch_size was 20, is 10$"):
+        evaluation.evaluate_part(run, "validation", [], Reporter())
+    assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
+
+
+def test_a_finished_run_whose_schedule_depends_on_its_length_cannot_grow(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.run.path, run)
+    edit_config(run, "epochs: 3", "epochs: 5")
+    with pytest.raises(ConfigError, match=r"train\.epochs was 3, is 5; with train\.schedule cosine") as raised:
+        training.resume(run, Reporter())
+    assert raised.value.exit_code == 4
+    edit_config(run, "epochs: 5", "epochs: 3")
+    assert training.resume(run, Reporter()).metrics == trained.metrics
+
+
+def test_a_finished_run_grows_to_what_a_longer_one_would_have_been(tmp_path):
+    def train(name: str, epochs: int) -> training.TrainedRun:
+        constant = ["model.name=pointnet_tcn", "train.schedule=constant", "train.warmup_epochs=1"]
+        settings = [*SMALL, *constant, f"train.epochs={epochs}"]
+        return training.train(load_config(SMOKE, settings), tmp_path / name, ["pointcnn"], Reporter())
+
+    long, grown = train("long", 3), train("grown", 2)
+    edit_config(grown.run.path, "epochs: 2", "epochs: 3")
+    listener = Listener()
+    done = training.resume(grown.run.path, listener)
+    assert "continuing after epoch 2" in listener.said
+    assert done.metrics == long.metrics
+    assert done.run.last.read_bytes() == long.run.last.read_bytes()
+    assert read_history(done.run) == read_history(long.run)
+    assert done.run.read_manifest()["config"] == long.run.read_manifest()["config"]
+
+    edit_config(grown.run.path, "epochs: 3", "epochs: 2")
+    with pytest.raises(ConfigError, match="is 2, but 3 epochs are done"):
+        training.resume(grown.run.path, Reporter())
+    shutil.rmtree(done.run.checkpoints)
+    done.run.checkpoints.mkdir()
+    edit_config(grown.run.path, "epochs: 2", "epochs: 4")
+    with pytest.raises(RunError, match="no state to go on from"):
+        training.resume(grown.run.path, Reporter())
+
+
+def test_deterministic_switches_tensorflow_for_the_whole_process():
+    code = """
+import sys
+from pointcnn_cli import training
+from pointcnn_cli.config.load import load_config
+from pointcnn_cli.reporting import Reporter
+training.import_keras()
+from tensorflow.python.framework.config import is_op_determinism_enabled
+for wanted in ("false", "true"):
+    training._start_keras(load_config("configs/smoke.yaml", [f"train.deterministic={wanted}"]), Reporter())
+    print(is_op_determinism_enabled())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_rows(tmp_path):

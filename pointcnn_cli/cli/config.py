@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from pointcnn_cli.cli.console import ConsoleReporter, print_json, read_stdin
+from pointcnn_cli.cli.console import ConsoleReporter, print_json
+from pointcnn_cli.cli.streams import print_bytes, read_stdin
 from pointcnn_cli.cli.train import JsonOption, SetOption
 
 app = typer.Typer(help="Look at configs and check them.", no_args_is_help=True)
@@ -23,7 +24,7 @@ def show(config: ConfigArgument, settings: SetOption = None, json: JsonOption = 
     if json:
         print_json(loaded.model_dump(mode="json"))
     else:
-        typer.echo(dump_config(loaded), nl=False)
+        print_bytes(dump_config(loaded).encode())
 
 
 @app.command()

@@ -1,17 +1,18 @@
 """What a person sees: progress and messages on stderr, results on stdout."""
 
+import errno
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from pointcnn_cli.cli.streams import print_bytes, writing_result
 from pointcnn_cli.reporting import Reporter
 
 
@@ -27,9 +28,17 @@ class Settings:
 SETTINGS = Settings()
 
 
+class SteadyConsole(Console):
+    """Rich's console would end the process with 1 when nobody reads on; here the caller decides."""
+
+    def on_broken_pipe(self) -> None:
+        """Hand the error on."""
+        raise BrokenPipeError(errno.EPIPE, "nobody reads on")
+
+
 def make_console(stderr: bool = True) -> Console:
     """A console on stderr (or stdout). Made anew for each use, since tests and pipes exchange the streams."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return SteadyConsole(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say_error(message: str, hint: str | None, title: str = "Error") -> None:
@@ -43,13 +52,20 @@ def say_error(message: str, hint: str | None, title: str = "Error") -> None:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    r"""One JSON document on stdout, in UTF-8 in every locale; what is no text in a path becomes JSON's \udcxx."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    data = text.encode(errors="surrogateescape")  # paths as they are on disk, whatever the locale made of them
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        data = text.encode(errors="backslashreplace")
+    print_bytes(data)
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout."""
-    make_console(stderr=False).print(table)
+    """A table on stdout. Raises OutputError."""
+    with writing_result():
+        make_console(stderr=False).print(table)
 
 
 class ConsoleReporter(Reporter):
@@ -125,13 +141,13 @@ def split_table(parts: list[dict[str, Any]]) -> Table:
     table = Table(title="split", title_justify="left")
     table.add_column("")
     for part in parts:
-        table.add_column(part["name"], justify="right")
+        table.add_column(Text(part["name"]), justify="right")
     table.add_row("rows", *[str(part["rows"]) for part in parts])
     if parts[0]["groups"] is not None:
         table.add_row("groups", *[str(part["groups"]) for part in parts])
     for name in parts[0]["classes"]:
         counts = [part["classes"][name] for part in parts]
-        table.add_row(f"  {name}", *[str(c) if c else "[red]0[/red]" for c in counts])
+        table.add_row(Text(f"  {name}"), *[str(c) if c else "[red]0[/red]" for c in counts])
     for key, text in (("ceiling", "accuracy ceiling"), ("chance", "best constant answer")):
         table.add_row(text, *["" if part[key] is None else f"{part[key]:.3f}" for part in parts])
     return table
@@ -144,7 +160,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     for title in ("", "precision", "recall", "f1", "rows"):
         table.add_column(title, justify="left" if not title else "right")
     for name, row in metrics["per_class"].items():
-        table.add_row(name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"]))
+        table.add_row(
+            Text(name), f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])
+        )
     groups = "" if metrics["n_groups"] is None else f" over {metrics['n_groups']} groups"
     lines = [
         f"accuracy {metrics['accuracy']:.3f}, 95 % interval {low:.3f} to {high:.3f}{groups}",
@@ -161,8 +179,3 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
 def _format_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def read_stdin() -> bytes:
-    """All of stdin, for a config given as `-`."""
-    return sys.stdin.buffer.read()

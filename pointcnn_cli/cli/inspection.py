@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 
 def build_tables(found: dict[str, Any]) -> Iterator[Table]:
@@ -18,7 +19,7 @@ def build_tables(found: dict[str, Any]) -> Iterator[Table]:
 
 def _start_table(title: str, *columns: str) -> Table:
     """A table whose first column is text and whose others are numbers."""
-    table = Table(title=title, title_justify="left", show_header=bool(columns))
+    table = Table(title=Text(title), title_justify="left", show_header=bool(columns))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
     return table
@@ -28,7 +29,8 @@ def _list_datasets(found: dict[str, Any]) -> Table:
     table = _start_table(f"{found['file']}, {found['size_bytes'] / 1e6:.1f} MB", "dataset", "shape", "type", "storage")
     for one in found["datasets"]:
         shape = " x ".join(map(str, one["shape"])) if one.get("shape") is not None else ""
-        table.add_row(one["name"], shape, str(one.get("dtype") or ""), str(one["note"] or one["compression"] or ""))
+        cells = (one["name"], shape, str(one.get("dtype") or ""), str(one["note"] or one["compression"] or ""))
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -36,7 +38,7 @@ def _list_classes(classes: dict[str, int]) -> Table:
     table = _start_table("classes", "class", "rows", "share")
     total = sum(classes.values())
     for name, rows in classes.items():
-        table.add_row(name, str(rows), f"{rows / total:.1%}")
+        table.add_row(Text(name), str(rows), f"{rows / total:.1%}")
     return table
 
 
@@ -70,5 +72,5 @@ def _list_channels(channels: list[dict[str, Any]]) -> Table:
         for depth, values in enumerate(channel["filled"]):
             numbers = ["" if values[key] is None else f"{values[key]:.3f}" for key in ("min", "max", "mean", "std")]
             bad = f"{channel['non_finite_values']} in {channel['non_finite_rows']} rows" if depth == 0 else ""
-            table.add_row(channel["name"] if depth == 0 else "", str(depth), *numbers, bad)
+            table.add_row(Text(channel["name"] if depth == 0 else ""), str(depth), *numbers, bad)
     return table

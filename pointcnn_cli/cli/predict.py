@@ -1,12 +1,12 @@
 """pointcnn predict"""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pointcnn_cli.cli.console import ConsoleReporter
+from pointcnn_cli.cli.streams import open_stdout, writing_result
 from pointcnn_cli.cli.train import SetOption
 
 
@@ -28,14 +28,17 @@ def predict(
 
     reporter = ConsoleReporter()
     to_stdout = str(output) == tables.STANDARD_OUTPUT
-    if not to_stdout:
+    if to_stdout:
+        stdout = open_stdout()
+    else:
         tables.choose_writer(output)
         check_target(output, force)
     loaded = prediction.load_run(run, reporter)
     blocks = prediction.predict_files(loaded, files, settings or (), reporter)
     if to_stdout:
-        tables.write_csv(sys.stdout.buffer, loaded.classes, blocks)
-        sys.stdout.buffer.flush()
+        with writing_result():
+            tables.write_csv(stdout, loaded.classes, blocks)
+            stdout.flush()
         return
     count = tables.write_predictions(output, loaded.classes, blocks, force=force)
     reporter.say(f"wrote {count} predictions to {output}")

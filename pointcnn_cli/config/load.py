@@ -48,7 +48,7 @@ def load_resolved(path: Path) -> Config:
     try:
         return load_config(path)
     except ConfigError as error:
-        raise RunError(error.message, "A run's config.yaml is not for editing; restore it, or train again.") from error
+        raise RunError(error.message, "Of a run's config.yaml only train.epochs may be edited.") from error
 
 
 def with_overrides(config: Config, overrides: Sequence[str]) -> Config:

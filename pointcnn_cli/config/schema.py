@@ -179,6 +179,9 @@ class TrainConfig(Section):
     """Arithmetic; the mixed kinds are for GPUs."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU if there is one; `gpu` fails without one."""
+    deterministic: bool = False
+    """Use only operations that give the same bits each time; slower, and on a GPU needed for equal weights from equal
+    configs."""
 
     @property
     def selects_on_validation(self) -> bool:
