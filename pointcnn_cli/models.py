@@ -5,6 +5,7 @@ classes).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,24 @@ Shapes = Sequence[tuple[int, int, int]]  # (depth, points, frames) of each chann
 KERAS_MOMENTUM = 0.99  # the default of Keras's batch normalisation
 # With 0.99 the moving statistics lag: two thirds of their initial values are left after 40 steps, a tenth after 230.
 QUICK_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class DeclaredBlock:
+    """What a builder means to be one block of its network: the tensor that goes in, and the one that comes out."""
+
+    name: str
+    inputs: tuple[Any, ...]
+    output: Any
+
+
+Blocks = list[DeclaredBlock]
+
+
+def declare_block(blocks: Blocks, name: str, x: Any, output: Any) -> Any:
+    """Note what was made of `x`, and give it back. `diagnose` looks at what blocks do, not at what they are called."""
+    blocks.append(DeclaredBlock(name, (x,), output))
+    return output
 
 
 def choose_layers(fast: bool, momentum: float) -> SimpleNamespace:
@@ -55,13 +74,16 @@ def _build(settings: ModelConfig, shapes: Shapes, classes: int) -> keras.Model:
     channels = inputs
     if settings.normalize != "none":
         channels = own.InputNormalization(masked=settings.normalize == "masked", name="normalization")(inputs)
-    features = BUILDERS[settings.name](settings, inputs, channels)
+    blocks: Blocks = []
+    features = BUILDERS[settings.name](settings, inputs, channels, blocks)
     # Softmax in float32 whatever the policy: probabilities are written with nine digits.
     outputs = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(features)
-    return keras.Model(inputs, outputs, name=settings.name)
+    model = keras.Model(inputs, outputs, name=settings.name)
+    model.declared_blocks = tuple(blocks)  # in memory only: no file of a model has them
+    return model
 
 
-def _build_pointcnn(settings: ModelConfig, inputs: list[Any], channels: list[Any]) -> Any:
+def _build_pointcnn(settings: ModelConfig, inputs: list[Any], channels: list[Any], blocks: Blocks) -> Any:
     """The network as intended: a residual block of two convolutions in each branch, and an activation after conv4.
 
     The third convolution has 32 filters, so the shortcut has 32 too and the addition is legal.
@@ -69,25 +91,34 @@ def _build_pointcnn(settings: ModelConfig, inputs: list[Any], channels: list[Any
     kit = choose_layers(settings.fast, QUICK_MOMENTUM)
     branches = []
     for i, channel in enumerate(channels, 1):
-        x = _conv1(kit, channel, f"branch_{i}")
+        x = declare_block(blocks, f"branch_{i}_conv1", channel, _conv1(kit, channel, f"branch_{i}"))
         y = _conv_norm(kit, x, 16, (2, 2, 1), f"branch_{i}_conv2")
-        y = _conv_norm(kit, y, 32, (1, 1, 1), f"branch_{i}_conv3")
+        y = declare_block(blocks, f"branch_{i}_conv2", x, y)
+        z = _conv_norm(kit, y, 32, (1, 1, 1), f"branch_{i}_conv3")
+        y = declare_block(blocks, f"branch_{i}_conv3", y, z)
         shortcut = kit.Conv3D(32, 3, (2, 2, 1), padding="same", activation="relu", name=f"branch_{i}_shortcut")(x)
         branches.append(keras.layers.Add(name=f"branch_{i}_add")([y, shortcut]))
-    return _merge(settings, kit, branches, activation="relu")
+    return _merge(settings, kit, branches, "relu", blocks)
 
 
-def _build_pointcnn_original(settings: ModelConfig, inputs: list[Any], channels: list[Any]) -> Any:
+def _build_pointcnn_original(settings: ModelConfig, inputs: list[Any], channels: list[Any], blocks: Blocks) -> Any:
     """The network as it was first published, flaws kept: its conv3 block returns its input, and conv4 has no
     activation."""
     kit = choose_layers(settings.fast, KERAS_MOMENTUM)
     branches = []
     for i, channel in enumerate(channels, 1):
-        x = _conv1(kit, channel, f"branch_{i}")
+        x = declare_block(blocks, f"branch_{i}_conv1", channel, _conv1(kit, channel, f"branch_{i}"))
         y = _conv_norm(kit, x, 16, (2, 2, 1), f"branch_{i}_conv2")
+        y = declare_block(blocks, f"branch_{i}_conv2", x, y)
+        y = declare_block(blocks, f"branch_{i}_conv3", y, _conv3_as_published(y))
         shortcut = kit.Conv3D(16, 3, (2, 2, 1), padding="same", activation="relu", name=f"branch_{i}_shortcut")(x)
         branches.append(keras.layers.Add(name=f"branch_{i}_add")([y, shortcut]))
-    return _merge(settings, kit, branches, activation=None)
+    return _merge(settings, kit, branches, None, blocks)
+
+
+def _conv3_as_published(x: Any) -> Any:
+    """The block as published defines its convolution in an inner function, never calls that, and returns its input."""
+    return x
 
 
 def _conv1(kit: SimpleNamespace, channel: Any, name: str) -> Any:
@@ -104,18 +135,20 @@ def _conv_norm(kit: SimpleNamespace, x: Any, filters: int, strides: tuple[int, i
     return kit.BatchNormalization(name=f"{name}_norm")(x)
 
 
-def _merge(settings: ModelConfig, kit: SimpleNamespace, branches: list[Any], activation: str | None) -> Any:
+def _merge(
+    settings: ModelConfig, kit: SimpleNamespace, branches: list[Any], activation: str | None, blocks: Blocks
+) -> Any:
     """Concatenate the branches, conv4, average-pool, BatchNorm, Flatten, Dense 128, Dropout."""
-    x = keras.layers.Concatenate(name="merge")(branches)
-    x = kit.Conv3D(64, 3, 2, padding="same", activation=activation, name="conv4")(x)
+    merged = keras.layers.Concatenate(name="merge")(branches)
+    x = kit.Conv3D(64, 3, 2, padding="same", activation=activation, name="conv4")(merged)
     x = kit.AveragePooling3D(3, 2, padding="same", name="pool4")(x)
-    x = kit.BatchNormalization(name="norm4")(x)
+    x = declare_block(blocks, "conv4", merged, kit.BatchNormalization(name="norm4")(x))
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dense(128, activation="relu", name="dense")(x)
     return keras.layers.Dropout(settings.dropout, name="dropout")(x)
 
 
-def _build_pointnet_tcn(settings: ModelConfig, inputs: list[Any], channels: list[Any]) -> Any:
+def _build_pointnet_tcn(settings: ModelConfig, inputs: list[Any], channels: list[Any], blocks: Blocks) -> Any:
     """PointNet per frame, then convolutions over time.
 
     The same small network is applied to every point, and a frame is described by the maximum and mean over its filled
@@ -134,7 +167,7 @@ def _build_pointnet_tcn(settings: ModelConfig, inputs: list[Any], channels: list
         y = keras.layers.Conv1D(128, 5, padding="same", dilation_rate=dilation, use_bias=False, name=f"time{i}_conv")(x)
         y = kit.BatchNormalization(name=f"time{i}_norm")(y)
         y = keras.layers.ReLU(name=f"time{i}_relu")(y)
-        x = keras.layers.Add(name=f"time{i}_add")([x, y])
+        x = declare_block(blocks, f"time{i}", x, keras.layers.Add(name=f"time{i}_add")([x, y]))
     x = keras.layers.Concatenate(name="time_pool")(
         [
             keras.layers.GlobalAveragePooling1D(name="time_mean")(x),
@@ -144,7 +177,7 @@ def _build_pointnet_tcn(settings: ModelConfig, inputs: list[Any], channels: list
     return keras.layers.Dropout(settings.dropout, name="dropout")(x)
 
 
-BUILDERS: dict[str, Callable[[ModelConfig, list[Any], list[Any]], Any]] = {
+BUILDERS: dict[str, Callable[[ModelConfig, list[Any], list[Any], Blocks], Any]] = {
     "pointcnn": _build_pointcnn,
     "pointcnn_original": _build_pointcnn_original,
     "pointnet_tcn": _build_pointnet_tcn,

@@ -1,53 +1,65 @@
 """The command line: the commands, the options before them, and the one place that turns failures into words and exit
 codes."""
 
-import os
-import signal
-import sys
+import contextlib
 import traceback
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from pointcnn_cli import __version__
-from pointcnn_cli.cli import config, data, evaluate, predict, train
+from pointcnn_cli.cli import config, data, diagnose, evaluate, predict, train
 from pointcnn_cli.cli.console import SETTINGS, say_error
+from pointcnn_cli.cli.streams import STDOUT, discard, writing_result
 from pointcnn_cli.errors import Interrupted, PointcnnError
 
-REPORT_BUG = "this is a bug in pointcnn; please report it with the command and the output of: pointcnn --debug ..."
+REPORT_BUG = (
+    f"this is a bug in pointcnn {__version__}; please report it with the command and the output of: "
+    "pointcnn --debug ..."
+)
 
 
 class Commands(TyperGroup):
     """The group of all commands; a failure in any of them ends here."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the arguments; --help and --version write to stdout here."""
+        with _telling_failures(), writing_result():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        """Run the command."""
+        with _telling_failures():
             return super().invoke(ctx)
-        except Interrupted as error:
-            say_error(error.message, error.hint, title="Stopped")
-            raise typer.Exit(error.exit_code) from None
-        except PointcnnError as error:
-            _show(error, error.message, error.hint)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            say_error("interrupted", None)
-            raise typer.Exit(128 + signal.SIGINT) from None
-        except BrokenPipeError:
-            # Whoever read our output has what it wanted. Python would complain once more when it flushes stdout at
-            # exit.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            raise typer.Exit(0) from None
-        except MemoryError as error:
-            _show(error, "out of memory", "close other programs, or use a smaller file or train.batch_size")
-            raise typer.Exit(7) from None
-        except (typer.Exit, typer.Abort):
+
+
+@contextlib.contextmanager
+def _telling_failures() -> Iterator[None]:
+    """Turn any failure into words on stderr and an exit code."""
+    try:
+        yield
+    except Interrupted as error:
+        say_error(error.message, error.hint, title="Stopped")
+        raise typer.Exit(error.exit_code) from None
+    except PointcnnError as error:
+        _show(error, error.message, error.hint)
+        raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        # Whoever read our output has what it wanted.
+        discard(STDOUT)
+        raise typer.Exit(0) from None
+    except MemoryError as error:
+        _show(error, "out of memory", "close other programs, or use a smaller file or train.batch_size")
+        raise typer.Exit(7) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if _is_usage_error(error):
             raise
-        except Exception as error:
-            if _is_usage_error(error):
-                raise
-            _show(error, f"unexpected {type(error).__name__}: {error}", REPORT_BUG)
-            raise typer.Exit(1) from None
+        _show(error, f"unexpected {type(error).__name__}: {error}", REPORT_BUG)
+        raise typer.Exit(1) from None
 
 
 def _is_usage_error(error: Exception) -> bool:
@@ -98,5 +110,6 @@ def options(
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(diagnose.diagnose)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

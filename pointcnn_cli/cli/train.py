@@ -1,12 +1,15 @@
 """pointcnn train"""
 
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pointcnn_cli.cli.console import ConsoleReporter, metrics_table, print_json, print_table, read_stdin
+from pointcnn_cli.cli.console import ConsoleReporter, metrics_table, print_json, print_table
+from pointcnn_cli.cli.streams import print_bytes, read_stdin
 from pointcnn_cli.errors import UsageError
 
 SetOption = Annotated[
@@ -34,24 +37,25 @@ def train(
     Prints the score on the validation rows; the last line is the run directory. An interrupted training goes on with:
     [bold]pointcnn train --resume RUN[/bold]
     """
-    from pointcnn_cli import training
+    from pointcnn_cli import diagnose, training
     from pointcnn_cli.config.load import STDIN, load_config
 
     reporter = ConsoleReporter()
     if resume is not None:
         if config is not None or settings or output is not None:
             raise UsageError(
-                "--resume needs nothing else: the run has its own config", f"pointcnn train --resume {resume}"
+                "--resume needs nothing else: the run has its own config",
+                f"pointcnn train --resume {shlex.quote(str(resume))}",
             )
         trained = training.resume(resume, reporter)
     elif config is None:
         raise UsageError("no config was given", "pointcnn train configs/base.yaml")
     else:
         loaded = load_config(config, settings or (), stdin_text=read_stdin() if config == STDIN else None)
-        trained = training.train(loaded, output, sys.argv, reporter)
+        trained = training.train(loaded, output, sys.argv, reporter, inspect=diagnose.warn_before_training)
     if json:
         print_json({**trained.metrics, "run": str(trained.run.path)})
         return
     print_table(metrics_table(trained.metrics))
-    reporter.say(f"next: pointcnn predict {trained.run.path} FILE --output predictions.csv")
-    typer.echo(str(trained.run.path))
+    reporter.say(f"next: pointcnn predict {shlex.quote(str(trained.run.path))} FILE --output predictions.csv")
+    print_bytes(os.fsencode(trained.run.path) + b"\n")

@@ -103,10 +103,17 @@ def count_overlaps(index: DataIndex, train: Rows, part: Rows, frames: int) -> in
     """
     if index.start_frames is None:
         return 0
+    return int(np.count_nonzero(mark_overlaps(index.start_frames, _number_recordings(index), train, part, frames)))
+
+
+def mark_overlaps(
+    start_frames: NDArray[np.int64], recordings: NDArray[np.int64], train: Rows, part: Rows, frames: int
+) -> NDArray[np.bool_]:
+    """Which rows of `part` start within `frames` of a row of `train` of the same recording, as a mask over `part`."""
     rows = np.concatenate([train, part])
-    starts, recordings = index.start_frames[rows], _number_recordings(index)[rows]
-    order = np.lexsort((starts, recordings))
-    starts, recordings = starts[order], recordings[order]
+    starts, units = start_frames[rows], recordings[rows]
+    order = np.lexsort((starts, units))
+    starts, units = starts[order], units[order]
     trains = order < len(train)
     place = np.arange(len(rows))
     # The nearest training rows in time are the last one before and the first one after, in this order.
@@ -115,9 +122,9 @@ def count_overlaps(index: DataIndex, train: Rows, part: Rows, frames: int) -> in
     overlaps = np.zeros(len(rows), dtype=bool)
     for neighbour in (before, after):
         there = np.clip(neighbour, 0, len(rows) - 1)
-        near = (recordings[there] == recordings) & (np.abs(starts[there] - starts) < frames)
-        overlaps |= near & trains[there]
-    return int(np.count_nonzero(overlaps & ~trains))
+        near = (units[there] == units) & (np.abs(starts[there] - starts) < frames)
+        overlaps[order] |= near & trains[there]
+    return overlaps[len(train) :]
 
 
 def _number_recordings(index: DataIndex) -> NDArray[np.int64]:
