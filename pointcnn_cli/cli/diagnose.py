@@ -109,13 +109,11 @@ def _list_numbers(m: "Measurement") -> str:
 
 
 def _print_ruled_out(console: Console, measurements: "Sequence[Measurement]") -> None:
-    from pointcnn_cli.diagnose.catalogue import CATALOGUE
-
     if measurements:
         console.print()
         console.print("Ruled out", style="bold")
     for m in measurements:
-        _print_paragraph(console, f"{m.code}  {CATALOGUE[m.code]}: {m.sentence}")
+        _print_paragraph(console, f"{m.code}: {m.sentence}")
 
 
 def _print_unmeasured(console: Console, measurements: "Sequence[Measurement]") -> None:
@@ -132,7 +130,7 @@ def _print_unmeasured(console: Console, measurements: "Sequence[Measurement]") -
 
 def _print_paragraph(console: Console, text: str, style: str = "") -> None:
     width = min(console.width, PAGE_WIDTH)
-    console.print(Padding(Text(text, style), (0, 0, 0, 2)), width=width, soft_wrap=False)
+    console.print(Padding(Text(text, style), (0, 0, 0, 2), expand=False), width=width, soft_wrap=False)
 
 
 def _format_settings(settings: Mapping[str, Any]) -> str:
@@ -150,6 +148,8 @@ def _next_command(diagnosis: "Diagnosis", target: str, overrides: Sequence[str],
         return f"pointcnn train {config}{given} {_format_settings(cures)}"
     if diagnosis.confirmed:
         return f"do what is said under Fix, then run: pointcnn diagnose {shlex.quote(target)}{given}"
-    if not proved:
+    if not proved and any(finding.verdict == "SUSPECTED" for finding in diagnosis.findings):
         return f"pointcnn diagnose {shlex.quote(target)}{given} --prove"
+    if Path(target).is_dir():
+        return f"pointcnn evaluate {shlex.quote(target)} --data NEW_RECORDINGS.h5"
     return f"pointcnn train {config}{given}"
