@@ -91,9 +91,11 @@ def test_people_kept_apart_share_nothing(people):
 
 
 def test_one_cut_through_a_recording_is_no_alarm(people):
-    n = ROWS - 97  # within a recording
+    n = ROWS - 22  # within a recording
     assert people.recordings[n - 1] == people.recordings[n]
-    assert verdicts(make_case(channels_of(people), people.labels, np.arange(n, ROWS)), "PC203") == ["PRESENT"]
+    case = make_case(channels_of(people), people.labels, np.arange(n, ROWS))
+    assert next(CHECKS["PC203"](case)).value > leakage.HARMFUL_SHARE
+    assert verdicts(case, "PC203") == ["PRESENT"]
 
 
 def test_repeated_still_frames_are_no_overlap():
@@ -103,7 +105,7 @@ def test_repeated_still_frames_are_no_overlap():
     still = bank[walk].transpose(0, 2, 3, 1)  # (rows, 4, 8, 24)
     moving = rng.normal(size=(200, 4, 8, 24)).astype(np.float32)
     labels = np.repeat([0, 1], 200)
-    case = make_case([np.concatenate([still, moving])], labels, np.arange(0, 400, 5), groups=np.arange(400) // 10)
+    case = make_case([np.concatenate([still, moving])], labels, np.arange(0, 400, 5))
     assert verdicts(case, "PC203") == [None]
 
 
@@ -113,7 +115,7 @@ def test_windows_match_only_where_their_whole_overlap_is_equal():
     hashes[2] += np.uint64(8)
     hashes[2, 3] = 99
     matches = match_windows(hashes, np.array([0]), np.array([1, 2]))
-    assert matches.rows.tolist() == [1] and matches.frames.tolist() == [16]
+    assert (matches.rows.tolist(), matches.frames.tolist()) == ([1], [16])
 
 
 def test_people_on_both_sides_are_found_with_and_without_groups(apart):
@@ -145,7 +147,7 @@ def test_copies_and_conflicting_labels_are_found(people):
         channel[free[10:16]] = channel[free[20:26]]
     labels[free[10:16]] = (labels[free[20:26]] + 1) % 6
     (m,) = CHECKS["PC205"](make_case(channels, labels, many))
-    assert decide(m) == "CONFIRMED" and m.details["conflicting_rows"] == 12
+    assert (decide(m), m.details["conflicting_rows"]) == ("CONFIRMED", 12)
     assert m.details["ceiling"] == pytest.approx(1 - 6 / ROWS)
 
 
@@ -154,6 +156,8 @@ def test_empty_rows_are_no_copies(people):
     for channel in channels:
         channel[::10] = 0.0
     assert verdicts(make_case(channels, people.labels, rows_of_people(people)), "PC205") == [None]
+    flat = [channels[0].reshape(ROWS, -1)]
+    assert verdicts(make_case(flat, people.labels, rows_of_people(people)), "PC205") == [None]
 
 
 def test_another_gain_in_validation_is_seen_but_not_confirmed_without_a_network(people):
@@ -176,7 +180,8 @@ def test_drift_is_confirmed_where_the_network_loses_by_it(people):
     case = make_case(channels, people.labels, held, groups=people.groups)
     case.saved_predictions = np.eye(6)[np.zeros(len(held), int)]  # a network that sees one class everywhere
     (m,) = CHECKS["PC206"](case)
-    assert m.at_most == "CONFIRMED" and m.effect >= 0.05
+    assert m.at_most == "CONFIRMED"
+    assert m.effect >= 0.05
     case.saved_predictions = np.eye(6)[people.labels[held]]  # one that is always right
     assert verdicts(case, "PC206") == ["SUSPECTED"]
 
@@ -188,8 +193,10 @@ def test_the_map_between_the_parts_is_measured():
     values[held] = values[held] / 4.0 - 1.0
     case = make_case([values], np.arange(ROWS) % 2, held)
     (found,) = fit_affine_maps(case)
-    assert found.slope == pytest.approx(0.25, abs=0.01) and found.intercept == pytest.approx(-1.0, abs=0.05)
-    assert found.index is None and found.includes_zeros and found.excess > 1
+    assert found.slope == pytest.approx(0.25, abs=0.01)
+    assert found.intercept == pytest.approx(-1.0, abs=0.05)
+    assert (found.index, found.includes_zeros) == (None, True)
+    assert found.excess > 1
 
 
 @pytest.mark.parametrize(("first", "last", "shift"), [(0, ROWS, 3), (200, 340, 1)])
@@ -254,13 +261,12 @@ def test_arrays_of_any_shape_are_measured(shape):
         assert not {"CONFIRMED", "PRESENT"} & set(verdicts(case, code)), code
 
 
-def test_equal_values_have_equal_hashes_and_small_integers_do_not_collide():
-    values = np.random.default_rng(0).integers(-1, 2, (3_000, 2, 4, 6)).astype(np.float32)
+def test_equal_values_have_equal_hashes_and_others_do_not_collide():
+    values = np.random.default_rng(0).choice(np.float32([-1, 1]), (40_000, 1, 24, 6))  # that differ in a single bit
     values[1] = values[0]
     values[2] = -values[0] * 0.0  # zeros of either sign
-    scan = scan_rows(make_case([values], np.zeros(3_000, int), [0]).data)
+    scan = scan_rows(make_case([values], np.zeros(len(values), int), [0]).data)
     assert scan.row_hash[0] == scan.row_hash[1]
-    assert len(np.unique(scan.row_hash)) == len(np.unique(values.reshape(3_000, -1), axis=0))
     assert not scan.frame_hash[2].any()
-    frames = values.transpose(0, 3, 1, 2).reshape(-1, 8)
-    assert len(np.unique(scan.frame_hash)) == len(np.unique(frames, axis=0))
+    frames = np.ascontiguousarray(values.transpose(0, 3, 1, 2).reshape(-1, 24) + np.float32(0))
+    assert len(np.unique(scan.frame_hash)) == len(np.unique(frames.view("V96")))

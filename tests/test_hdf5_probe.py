@@ -141,3 +141,25 @@ def test_nothing_is_tried_where_threads_run(tmp_path):
         "end.set()\n"
     )
     assert run_python(code) == ""
+
+
+def test_memory_that_the_child_was_refused_is_not_taken_by_its_parent(tmp_path):
+    """HDF5 makes an ordinary error of a refused allocation, after which the child ends in peace."""
+    code = """
+import resource, sys
+from pointcnn_cli.errors import DataError
+from pointcnn_cli.hdf5.probe import limited_memory
+before = resource.getrlimit(resource.RLIMIT_AS)
+try:
+    with limited_memory(sys.argv[1:]):
+        bytes(2**32)
+except DataError as error:
+    print(error.message)
+print(resource.getrlimit(resource.RLIMIT_AS) == before)
+"""
+    path = tmp_path / "small.h5"
+    path.write_bytes(b"x")
+    message, restored = run_python(code, path).splitlines()
+    assert message.startswith(str(path))
+    assert "far more memory" in message
+    assert restored == "True"

@@ -57,6 +57,10 @@ from pointcnn_cli.runtime import import_keras
 sys.modules["keras.backend"] = types.SimpleNamespace(backend=lambda: "none")
 keras = types.ModuleType("keras")
 keras.backend = sys.modules["keras.backend"]
+keras.config = types.SimpleNamespace(**dict.fromkeys(
+    ("set_floatx", "set_epsilon", "set_image_data_format", "set_max_epochs", "set_max_steps_per_epoch"),
+    lambda value: None,
+))
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "keras":

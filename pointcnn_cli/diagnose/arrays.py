@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.facts import CaseData, FitSettings, Rows
-from pointcnn_cli.diagnose.networks import clone_untrained
+from pointcnn_cli.diagnose.networks import clone_untrained, read_blocks
 from pointcnn_cli.errors import UsageError
 
 
@@ -68,6 +68,7 @@ def build_array_case(
         history=rows,
         build=clone_untrained(model, seed=0),
         load=_always(model) if rows or _is_trained(model) else None,
+        blocks=lambda: read_blocks(model),
         source_files=source_files,
     )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BLOCK = 256  # rows read at a time
 TIME_BLOCKS = 6  # into which the frames of a row are pooled for its features
 POOLED = 64  # means at most into which a row without frames is pooled; fewer values are kept as they are
+LARGEST = 1e30  # of a feature; squares of the largest float32 values overflow
 VALUES = 32  # places of each coordinate whose values are kept, for quantiles
 NO_FRAME = np.uint64(0)  # the hash of a frame without a filled slot
 ROW_KEY = 1_000  # of the multipliers for whole rows; smaller ones belong to inputs
@@ -56,9 +57,11 @@ class Scan:
 def scan_rows(data: "CaseData") -> Scan:
     """Read all rows once, block by block."""
     parts = [_scan_block(data, rows) for rows in np.array_split(np.arange(data.rows), max(1, -(-data.rows // BLOCK)))]
-    joined = {key: None if parts[0][key] is None else np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    joined: dict[str, Any] = {
+        key: None if parts[0][key] is None else np.concatenate([part[key] for part in parts]) for key in parts[0]
+    }
     depths = [shape[0] if len(shape) == 3 else 1 for shape in data.shapes]
-    features = joined.pop("features")
+    features = np.nan_to_num(joined.pop("features").astype(np.float64), posinf=LARGEST, neginf=-LARGEST)
     center, spread = features.mean(axis=0), features.std(axis=0)
     return Scan(
         **joined,
@@ -80,6 +83,8 @@ def _scan_block(data: "CaseData", rows: NDArray[np.int64]) -> dict[str, Any]:
     finite = [np.where(b, np.float32(0.0), c) if b.any() else c for b, c in zip(bad, channels, strict=True)]
     planes = _split_coordinates(finite)
     moments = [_measure_plane(plane) for plane in planes]  # (rows, values...) each
+    with np.errstate(over="ignore", invalid="ignore"):  # of squares; see LARGEST
+        features = np.concatenate([_sketch_plane(plane, data.has_frames) for plane in planes], axis=1)
     frame_hash = _hash_frames(channels) if data.has_frames else None
     return {
         "row_hash": _hash_rows(channels) if frame_hash is None else _hash_last_axis(frame_hash, ROW_KEY),
@@ -88,7 +93,7 @@ def _scan_block(data: "CaseData", rows: NDArray[np.int64]) -> dict[str, Any]:
         "filled": _count_filled(channels),
         **{key: np.stack([m[key] for m in moments], axis=1) for key in moments[0]},
         "values": _stack_padded([_pick_values(plane) for plane in planes]),
-        "features": np.concatenate([_sketch_plane(plane, data.has_frames) for plane in planes], axis=1),
+        "features": features,
     }
 
 
@@ -121,8 +126,10 @@ def _count_filled(channels: list[NDArray[np.float32]]) -> NDArray[np.int64]:
         mask = np.zeros((len(channels[0]), *channels[0].shape[2:]), bool)
         for channel in channels:
             mask |= (channel != 0).any(axis=1)
-        return np.count_nonzero(mask, axis=(1, 2))
-    return np.sum([np.count_nonzero(c.reshape(len(c), -1), axis=1) for c in channels], axis=0)
+    else:
+        mask = np.concatenate([c.reshape(len(c), -1) != 0 for c in channels], axis=1)
+    filled: NDArray[np.int64] = mask.reshape(len(mask), -1).sum(axis=1)
+    return filled
 
 
 def _multipliers(size: int, key: int) -> NDArray[np.uint64]:

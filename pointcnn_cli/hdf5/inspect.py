@@ -13,7 +13,7 @@ from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.checks import FILTERS, describe_dtype
 from pointcnn_cli.hdf5.columns import OpenFile, open_and_check
 from pointcnn_cli.hdf5.labels import Coded
-from pointcnn_cli.hdf5.probe import check_survives
+from pointcnn_cli.hdf5.probe import check_survives, limited_memory
 from pointcnn_cli.hdf5.problems import damaged, raise_problems
 from pointcnn_cli.hdf5.reading import read_rows, try_rows
 from pointcnn_cli.hdf5.samples import count_non_finite
@@ -30,7 +30,8 @@ def inspect_file(path: Path, data: DataConfig) -> dict[str, Any]:
     What is not there or cannot be read is None. Raises DataError only for what is not a readable HDF5 file.
     """
     check_survives([os.path.abspath(path)], lambda path: _try_file(path, data))
-    file = open_and_check(os.path.abspath(path), data, labels_required=True)
+    with limited_memory([os.path.abspath(path)]):
+        file = open_and_check(os.path.abspath(path), data, labels_required=True)
     try:
         handle = file.handle
         if handle is None:

@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from pointcnn_cli.errors import DataError
@@ -19,7 +19,7 @@ from pointcnn_cli.errors import DataError
 TRIED_BYTES = 32 * 2**20
 """Most bytes of channels that are read in the child too; of larger files it looks at headers, labels and chunk indexes,
 where nearly everything stands that can mislead HDF5. Reading this many takes about 0.1 s."""
-MEMORY_BYTES = 2**30
+MEMORY_BYTES = 2**29
 """What the child may take beyond what this process has, for an empty file."""
 MEMORY_RATIO = 32
 """And for each byte of the files: packed labels unfold tenfold, and some copies of them are made."""
@@ -46,14 +46,14 @@ def check_survives(paths: Sequence[str], look: Callable[[str], object], library:
     An exception of `look` is no matter: this process meets it again. Does nothing in a process that has threads:
     commands open their data before they import TensorFlow. What `look` does not do may still crash this process.
     """
-    if threading.active_count() > 1 or any(name in sys.modules for name in _THREADED):
+    if _has_threads():
         return
-    file_bytes = sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+    file_bytes = _count_bytes(paths)
     seconds = CPU_SECONDS + len(paths) // FILES_A_SECOND + file_bytes // BYTES_A_SECOND
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _look_in_child(paths, look, writing, seconds, MEMORY_BYTES + MEMORY_RATIO * file_bytes)
+        _look_in_child(paths, look, writing, seconds, file_bytes)
     os.close(writing)
     try:
         done = _follow(reading, child, seconds * PATIENCE)
@@ -69,6 +69,34 @@ def check_survives(paths: Sequence[str], look: Callable[[str], object], library:
         raise DataError(f"{paths[min(done, len(paths) - 1)]}: {_describe_end(status, library)}", _HINT)
 
 
+@contextlib.contextmanager
+def limited_memory(paths: Sequence[str]) -> Iterator[None]:
+    """Within the block this process may take no more memory than the child of `check_survives`.
+
+    HDF5 turns a refused allocation into an ordinary error, with which the child ends in peace; without the limit this
+    process would then take what was refused there. Raises DataError where memory is short.
+    """
+    if _has_threads():
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    _limit_memory(_count_bytes(paths))
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(f"{', '.join(paths[:3])}: {_describe_end(_OUT_OF_MEMORY, '')}", _HINT) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _has_threads() -> bool:
+    return threading.active_count() > 1 or any(name in sys.modules for name in _THREADED)
+
+
+def _count_bytes(paths: Sequence[str]) -> int:
+    return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+
+
 def _follow(pipe: int, child: int, seconds: int) -> int:
     """How many files the child got done, once it has ended. It is killed when one takes more than `seconds`."""
     done = 0
@@ -81,11 +109,13 @@ def _follow(pipe: int, child: int, seconds: int) -> int:
     return done
 
 
-def _look_in_child(paths: Sequence[str], look: Callable[[str], object], pipe: int, seconds: int, room: int) -> NoReturn:
+def _look_in_child(
+    paths: Sequence[str], look: Callable[[str], object], pipe: int, seconds: int, file_bytes: int
+) -> NoReturn:
     """The life of the child. A line goes into the pipe when a file is done."""
     status = _DONE
     try:
-        _confine(seconds, room)
+        _confine(seconds, file_bytes)
         for path in paths:
             with contextlib.suppress(DataError, OSError, RuntimeError, KeyError, ValueError, TypeError):
                 look(path)
@@ -96,7 +126,7 @@ def _look_in_child(paths: Sequence[str], look: Callable[[str], object], pipe: in
         os._exit(status)  # no cleaning up: files, buffers and handlers are those of the parent
 
 
-def _confine(seconds: int, room: int) -> None:
+def _confine(seconds: int, file_bytes: int) -> None:
     """Limit the memory and processor time of this process, and make it die of a crash quietly."""
     for name in ("SEGV", "BUS", "ABRT", "FPE", "ILL", "TERM", "HUP"):
         signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_DFL)  # no traceback by faulthandler, no state to save
@@ -106,6 +136,11 @@ def _confine(seconds: int, room: int) -> None:
     os.dup2(quiet, 2)
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_CPU, seconds)
+    _limit_memory(file_bytes)
+
+
+def _limit_memory(file_bytes: int) -> None:
+    room = MEMORY_BYTES + MEMORY_RATIO * file_bytes
     with contextlib.suppress(OSError), open("/proc/self/statm", "rb") as file:  # Linux; elsewhere there is no limit
         _lower(resource.RLIMIT_AS, int(file.read().split()[0]) * resource.getpagesize() + room)
 

@@ -13,7 +13,7 @@ from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.chunks import check_unpacked
 from pointcnn_cli.hdf5.columns import Columns, OpenFile, combine_files, open_and_check
 from pointcnn_cli.hdf5.files import expand_paths
-from pointcnn_cli.hdf5.probe import TRIED_BYTES, check_survives
+from pointcnn_cli.hdf5.probe import TRIED_BYTES, check_survives, limited_memory
 from pointcnn_cli.hdf5.problems import Problem, at, raise_problems
 from pointcnn_cli.hdf5.samples import DataIndex, FileSpan, check_finite, check_rows
 
@@ -36,7 +36,8 @@ def open_hdf5(
         raise ValueError("data.path is not set: simulated data are not read from a file")
     paths = expand_paths(data.path)
     check_survives(paths, lambda path: _try_file(path, data, labels_required))
-    opened = [open_and_check(path, data, labels_required) for path in paths]
+    with limited_memory(paths):
+        opened = [open_and_check(path, data, labels_required) for path in paths]
     try:
         problems = [problem for file in opened for problem in file.problems] or _check_equal_shapes(opened)
         raise_problems(problems)

@@ -38,8 +38,8 @@ LEAST_AUC = 0.6  # below, a classifier hardly tells the parts apart, whatever th
 ACCURACY_DROP = 0.05
 FEWEST_UNITS = 4  # of training, so that half of them can be held out and each half can be split again
 SHIFT_ADVICE = (
-    "Look at how and where the validation rows were recorded: other sessions, devices or gains. Take training rows from "
-    "the same conditions, or augment towards them; drawing the parts anew over all sessions tells which it is."
+    "Look at how and where the validation rows were recorded: other sessions, devices or gains. Take training rows "
+    "from the same conditions, or augment towards them; drawing the parts anew over all sessions tells which it is."
 )
 
 
@@ -59,7 +59,10 @@ def check_covariate_shift(case: Case) -> Iterator[Measurement]:
     """PC206: a classifier of training against validation rows, and what the difference costs."""
     sample = _draw_sample(case, case.parts, case.scan)
     if sample is None:
-        yield missing("PC206", f"two classes or more in both parts, rows of {FEWEST_UNITS} or more groups for training, and of two for validation")
+        yield missing(
+            "PC206",
+            f"two classes or more in both parts, {FEWEST_UNITS} or more groups for training, two for validation",
+        )
         return
     rng = case.rng("PC206")
     is_validation = np.arange(len(sample.rows)) >= sample.train

@@ -4,7 +4,7 @@ A nearest-neighbour probe answers with the label of the most similar training ro
 the training rows that come from where the validation row comes from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,8 @@ class _Probe:
     def score_without(self, left_out: NDArray[np.bool_]) -> NDArray[np.float64]:
         """1 for each validation row that is answered rightly without the training rows marked in `left_out`."""
         nearest = np.where(left_out, np.float32(np.inf), self.distances).argmin(axis=1)
-        return (self.labels[nearest] == self.wanted).astype(np.float64)
+        hits: NDArray[np.float64] = (self.labels[nearest] == self.wanted).astype(np.float64)
+        return hits
 
 
 def check_shared_groups(case: Case) -> Iterator[Measurement]:
@@ -64,8 +65,9 @@ def check_shared_groups(case: Case) -> Iterator[Measurement]:
         yield missing("PC204", "labels, and rows for training and for validation")
         return
     probe = _build_probe(case, parts, scan)
-    if case.groups_of(parts.train) is not None:
-        yield from _measure_groups(case, parts, probe)
+    train, validation = case.groups_of(parts.train), case.groups_of(parts.validation)
+    if train is not None and validation is not None:
+        yield from _measure_groups(case, train, validation, probe)
     elif len(probe.train) and len(probe.validation):
         yield _measure_file_order(case, parts, probe)
     else:
@@ -81,15 +83,17 @@ def _build_probe(case: Case, parts: LabelledParts, scan: Scan) -> _Probe:
     return _Probe(train, validation, parts.labels[train], parts.labels[validation], distances)
 
 
-def _measure_groups(case: Case, parts: LabelledParts, probe: _Probe) -> Iterator[Measurement]:
-    """A proof that groups are shared and, where many rows are concerned, a test of what that is worth."""
-    train, validation = case.groups_of(parts.train), case.groups_of(parts.validation)
-    assert train is not None and validation is not None
+def _measure_groups(
+    case: Case, train: NDArray[np.int64], validation: NDArray[np.int64], probe: _Probe
+) -> Iterator[Measurement]:
+    """A proof that groups (of training and validation rows) are shared and, if many rows are, a test of its worth."""
     n = len(validation)
     shared = np.isin(validation, train)
     names = np.unique(validation[shared])
-    told = f"{int(shared.sum())} of {n} validation rows ({shared.mean():.1%}) come from {len(names)} groups (people or " \
-           f"recordings) that also train"  # fmt: skip
+    told = (
+        f"{int(shared.sum())} of {n} validation rows ({shared.mean():.1%}) come from {len(names)} groups (people or "
+        f"recordings) that also train"
+    )
     found = bool(shared.mean() > LEAST_SHARED)
     yield Measurement(
         "PC204", "proof", f"{told}." if len(names) else f"No group has rows in both parts ({n} validation rows).",
@@ -129,8 +133,10 @@ def _measure_file_order(case: Case, parts: LabelledParts, probe: _Probe) -> Meas
         placebo += probe.score_without(near[other]) / PLACEBOS
     gains = placebo - without
     details = {"rows_to_either_side": reach, "placebos": PLACEBOS}
-    told = "No groups are stored, but the order of the rows shows that rows taken one after another are on both sides: "
-    m = _tell_gap(case, probe, gains, number_blocks(case, probe.validation), told, "its neighbours in the file", details)
+    told = "No groups are stored, but the order of rows shows that rows taken one after another are on both sides. "
+    m = _tell_gap(
+        case, probe, gains, number_blocks(case, probe.validation), told, "its neighbours in the file", details
+    )
     # Rows that were shuffled before they were stored would look the same, so nothing can be ruled out.
     return m if m.found else missing("PC204", "the group (person or recording) of each row")
 
@@ -142,7 +148,7 @@ def _tell_gap(
     units: NDArray[np.int64],
     told: str,
     left_out: str,
-    details: dict[str, float | int],
+    details: Mapping[str, float],
 ) -> Measurement:
     rng = case.rng("PC204")
     gap = float(gains.mean())
@@ -151,7 +157,7 @@ def _tell_gap(
     worth = gap >= GAP
     sentence = (
         f"{told}A nearest-neighbour probe gets {everything:.1%} of validation rows right, and {gap * 100:.1f} points "
-        f"fewer once each row may not be compared with {left_out} (99.9 % interval {low * 100:.1f} to {high * 100:.1f}). "
+        f"fewer once no row may be compared with {left_out} (99.9 % interval {low * 100:.1f} to {high * 100:.1f}). "
         + ("So the validation score is partly recognition of who or what was met in training." if worth else
            "That is too little to explain a score.")
     )  # fmt: skip

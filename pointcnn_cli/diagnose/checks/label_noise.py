@@ -15,7 +15,7 @@ from pointcnn_cli.diagnose.checks.probes import (
     sample_rows,
     score_out_of_fold,
 )
-from pointcnn_cli.diagnose.facts import Rows
+from pointcnn_cli.diagnose.facts import CaseData, Rows
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.statistics import compute_cluster_interval
@@ -52,7 +52,7 @@ def check_label_noise(case: Case) -> Iterator[Measurement]:
     if np.count_nonzero(decided) < FEWEST_DECIDED:
         yield missing("PC303", f"{FEWEST_DECIDED} rows whose class two simple probes agree on")
         return
-    yield _tell_noise(case, rows[decided], (answers != labels)[decided], units[decided], rng)
+    yield _tell_noise(data, rows[decided], (answers != labels)[decided], units[decided], rng)
 
 
 def _find_agreed(
@@ -75,26 +75,25 @@ def _find_agreed(
 
 
 def _tell_noise(
-    case: Case, rows: Rows, suspects: NDArray[np.bool_], units: NDArray[np.int64], rng: np.random.Generator
+    data: CaseData, rows: Rows, suspects: NDArray[np.bool_], units: NDArray[np.int64], rng: np.random.Generator
 ) -> Measurement:
-    assert case.data is not None
     rate = float(suspects.mean())
     low, high = compute_cluster_interval(suspects.astype(np.float64), units, rng)
     listed = rows[suspects][:MOST_LISTED]
     told = (
-        f"Of {len(rows)} rows whose class two probes agree on, {int(suspects.sum())} ({rate:.1%}, 95 % interval {low:.1%} to "
-        f"{high:.1%}) are labelled otherwise"
+        f"Of {len(rows)} rows whose class two probes agree on, {int(suspects.sum())} ({rate:.1%}, 95 % interval "
+        f"{low:.1%} to {high:.1%}) are labelled otherwise"
     )
     if low > LEAST_RATE:
-        told += f" (for instance {case.data.locate(int(listed[0]))}). About half of such rows are usually mislabelled."
+        told += f" (for instance {data.locate(int(listed[0]))}). About half of such rows are usually mislabelled."
     else:
         told += ": no more than hard rows make of it."
     return Measurement(
         "PC303", "test", told, found=low > LEAST_RATE, statistic="share of rows that look mislabelled", value=rate,
         threshold=LEAST_RATE, n=len(rows), interval=(low, high), interval_level=0.95, at_most="SUSPECTED",
         minimum_detectable_effect=LEAST_RATE + rate - low,
-        fix=Fix("Look at the listed rows and correct their labels. Until then, fewer epochs or label smoothing keep the "
-                "network from learning them by heart."),
+        fix=Fix("Look at the listed rows and correct their labels. Until then, fewer epochs or label smoothing keep "
+                "the network from learning them by heart."),
         details={"rows": listed.tolist()},
     )  # fmt: skip
 

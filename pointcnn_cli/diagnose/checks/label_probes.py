@@ -20,7 +20,7 @@ from pointcnn_cli.diagnose.checks.probes import (
     sample_rows,
     score_out_of_fold,
 )
-from pointcnn_cli.diagnose.facts import Rows
+from pointcnn_cli.diagnose.facts import CaseData, Rows
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.statistics import PERMUTATIONS, compute_p
@@ -72,13 +72,13 @@ def check_misaligned_labels(case: Case) -> Iterator[Measurement]:
     if probe is None or case.data is None or case.data.labels is None:
         yield missing("PC302", f"{FEWEST_ROWS} labelled rows of two classes, from two groups")
         return
-    shifted = _measure_shift(case, probe, case.data.labels)
+    shifted = _measure_shift(case, probe, case.data, case.data.labels)
     yield shifted
     if not shifted.found:
         yield _measure_signal(case)
 
 
-def _measure_shift(case: Case, probe: _Probe, labels: NDArray[np.int64]) -> Measurement:
+def _measure_shift(case: Case, probe: _Probe, data: CaseData, labels: NDArray[np.int64]) -> Measurement:
     """Hits with labels moved by up to `FURTHEST` rows against hits as they are: everywhere, with a probe refitted to
     the moved labels, and in the best stretch of the file, with the probe as it is."""
     blocks = np.unique(number_blocks(case, probe.rows), return_inverse=True)[1]
@@ -97,7 +97,7 @@ def _measure_shift(case: Case, probe: _Probe, labels: NDArray[np.int64]) -> Meas
     n = len(probe.rows)
     gain = float(gains[kind][best]) / n
     first, last = _locate_stretch(within[best], probe, blocks) if kind == "within" else (0, int(probe.rows[-1]))
-    return _tell_shift(case, shifts[best], gain, p, n, (first, last), float(hits.mean()), int(blocks.max()) + 1)
+    return _tell_shift(data, shifts[best], gain, p, n, (first, last), float(hits.mean()), int(blocks.max()) + 1)
 
 
 def _move(labels: NDArray[np.int64], rows: Rows, shift: int) -> NDArray[np.int64]:
@@ -112,7 +112,8 @@ def _score_moved(probe: _Probe, moved: NDArray[np.int64]) -> Hits:
     targets = np.where((moved >= 0)[..., None], one_hot(np.maximum(moved, 0), probe.classes), 0.0)
     joined = np.concatenate(list(targets), axis=1)  # (rows, shifts * classes)
     scores = score_out_of_fold(probe.features, joined, probe.folds).reshape(len(probe.rows), len(moved), -1)
-    return (scores.argmax(axis=2).T == moved).astype(np.float64)
+    hits: Hits = (moved == scores.argmax(axis=2).T).astype(np.float64)
+    return hits
 
 
 def _sum_blocks(gains: NDArray[np.float64], blocks: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -156,18 +157,17 @@ def _test_gain(table: NDArray[np.float64], observed: float, kind: str, rng: np.r
 
 
 def _tell_shift(
-    case: Case, shift: int, gain: float, p: float, n: int, stretch: tuple[int, int], hits: float, blocks: int
+    data: CaseData, shift: int, gain: float, p: float, n: int, stretch: tuple[int, int], hits: float, blocks: int
 ) -> Measurement:
-    assert case.data is not None
     found = gain >= GAIN and p < ALPHA
     direction = "after" if shift > 0 else "before"
-    whole = stretch == (0, case.data.rows - 1) or stretch[0] == 0 and stretch[1] >= case.data.rows - 2 * FURTHEST
-    where = "In the whole file" if whole else f"From {case.data.locate(stretch[0])} to {case.data.locate(stretch[1])}"
+    whole = stretch == (0, data.rows - 1) or (stretch[0] == 0 and stretch[1] >= data.rows - 2 * FURTHEST)
+    where = "In the whole file" if whole else f"From {data.locate(stretch[0])} to {data.locate(stretch[1])}"
     many = f"{abs(shift)} row{'s' if abs(shift) > 1 else ''}"
     if found:
         sentence = (
-            f"{where}, rows fit the label that stands {many} {direction} their own: a linear probe gets {gain:.1%} more of "
-            f"all {n} rows right that way ({hits:.1%} as the labels are). Rows and labels are out of step."
+            f"{where}, rows fit the label that stands {many} {direction} their own: a linear probe gets {gain:.1%} "
+            f"more of all {n} rows right that way ({hits:.1%} as the labels are). Rows and labels are out of step."
         )
     else:
         sentence = (
@@ -180,7 +180,7 @@ def _tell_shift(
         null=f"largest gain over {2 * FURTHEST} shifts, signs of stretches of the file flipped or their order permuted",
         fix=Fix(
             f"Rebuild the file so that each row keeps its own label: look for a row or label that was dropped or added "
-            f"near {case.data.locate(stretch[0])}, or for files that were read in different orders."
+            f"near {data.locate(stretch[0])}, or for files that were read in different orders."
         ), details={"shift": shift, "rows": list(stretch), "accuracy_of_probe": hits},
     )  # fmt: skip
 
@@ -195,8 +195,10 @@ def _measure_signal(case: Case) -> Measurement:
     chance = float(null.mean())
     detectable = float(np.quantile(null, 1.0 - ALPHA)) - chance
     powerful = detectable <= SIGNAL_GAP
-    told = f"A linear probe on summary features predicts {observed:.1%} of {len(probe.rows)} labels; with permuted labels " \
-           f"{chance:.1%}"  # fmt: skip
+    told = (
+        f"A linear probe on summary features predicts {observed:.1%} of {len(probe.rows)} labels; with permuted labels "
+        f"{chance:.1%}"
+    )
     if p > NO_SIGNAL_P and not powerful:
         return missing("PC302", f"more groups: {units} stretches of one label cannot show a signal of {SIGNAL_GAP:.0%}")
     found = p > NO_SIGNAL_P

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pointcnn_cli.diagnose.case import Case, Rows
+from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.checks.overlaps import (
     SHINGLE,
     EqualRows,
@@ -15,7 +15,7 @@ from pointcnn_cli.diagnose.checks.overlaps import (
     match_windows,
 )
 from pointcnn_cli.diagnose.checks.probes import fix_split
-from pointcnn_cli.diagnose.facts import LabelledParts
+from pointcnn_cli.diagnose.facts import LabelledParts, Rows
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.scan import Scan
@@ -26,8 +26,8 @@ HARMFUL_SHARE = 0.05  # of validation windows: fewer cannot move accuracy by fiv
 CUT_SHARE = 0.25  # in one place: a single cut through a recording leaves a few windows on both sides, no more
 REFERENCE_FACTOR = 2.0  # times as many matches as recordings that are kept apart have among themselves
 WINDOWS_ADVICE = (
-    "Keep all windows of a recording (better: of a person) on one side of the split. In a Keras script, choose the rows "
-    "with scikit-learn's StratifiedGroupKFold and hand them to fit as validation_data."
+    "Keep all windows of a recording (better: of a person) on one side of the split. In a Keras script, choose the "
+    "rows with scikit-learn's StratifiedGroupKFold and hand them to fit as validation_data."
 )
 
 
@@ -92,9 +92,7 @@ def _measure_reference(case: Case, train: Rows, frame_hash: NDArray[np.uint64]) 
     return len(match_windows(frame_hash, train[~half], train[half]).rows) / int(half.sum())
 
 
-def _tell_overlaps(
-    case: Case, parts: LabelledParts, matches: WindowMatches, reference: float | None
-) -> Measurement:
+def _tell_overlaps(case: Case, parts: LabelledParts, matches: WindowMatches, reference: float | None) -> Measurement:
     n, count = len(parts.validation), len(matches.rows)
     share = count / n
     threshold = max(LEAST_SHARE, REFERENCE_FACTOR * (reference or 0.0))
@@ -110,8 +108,8 @@ def _tell_overlaps(
             "example": [parts.data.locate(int(matches.rows[best])), parts.data.locate(int(matches.partners[best]))],
         }
         sentence = (
-            f"{count} of {n} validation windows ({share:.1%}) contain frames that the network is trained on: they overlap "
-            f"with training windows by up to {int(matches.frames[best])} of {frames} frames (for instance "
+            f"{count} of {n} validation windows ({share:.1%}) contain frames that the network is trained on: they "
+            f"overlap with training windows by up to {int(matches.frames[best])} of {frames} frames (for instance "
             f"{parts.data.locate(int(matches.rows[best]))} and {parts.data.locate(int(matches.partners[best]))}). "
         )
         sentence += (
@@ -119,7 +117,9 @@ def _tell_overlaps(
             if harm else "These are too few, or too much in one place, to move the score by much."
         )  # fmt: skip
     else:
-        sentence = f"None of {n} validation windows shares a stretch of {SHINGLE} or more frames with a training window."
+        sentence = (
+            f"None of {n} validation windows shares a stretch of {SHINGLE} or more frames with a training window."
+        )
     return Measurement(
         "PC203", "proof", sentence, found=found, harm=harm, statistic="share of validation windows that overlap",
         value=share, threshold=threshold, n=n, null=None if reference is None else "training groups against each other",
@@ -165,16 +165,16 @@ def _tell_duplicates(parts: LabelledParts, equal: EqualRows) -> Measurement:
     if len(equal.conflicting):
         told.append(
             f"{len(equal.conflicting)} of {total} rows ({conflicts:.1%}) have the same values as a row with another "
-            f"label (for instance {locate(int(equal.conflicting[0]))}): no network can score above {ceiling:.2%} on all."
+            f"label (for instance {locate(int(equal.conflicting[0]))}): no network can score above {ceiling:.2%}."
         )
     worse = max(shared, conflicts)
     return Measurement(
-        "PC205", "proof", " ".join(told) or f"No validation row equals a training row, and no two equal rows among {total} "
+        "PC205", "proof", " ".join(told) or f"No validation row equals a training row, and no equal rows among {total} "
         "have different labels.", found=bool(told), harm=True if worse > LEAST_SHARE else None,
         statistic="share of validation rows that are copies" if shared >= conflicts else "share of rows in conflict",
         value=worse, threshold=LEAST_SHARE, n=n if shared >= conflicts else total, minimum_detectable_effect=1 / n,
-        fix=Fix("Drop the copies before splitting (numpy.unique over rows finds them), and look at the rows whose labels "
-                "disagree: at least one label of each is wrong."), details=details,
+        fix=Fix("Drop the copies before splitting (numpy.unique over rows finds them), and look at the rows whose "
+                "labels disagree: at least one label of each is wrong."), details=details,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pointcnn_cli.diagnose.case import Rows
+from pointcnn_cli.diagnose.facts import Rows
 from pointcnn_cli.diagnose.scan import NO_FRAME
 
 SHINGLE = 5  # consecutive frames: single frames of radar recordings collide in 74 to 91 % of clean windows
@@ -89,7 +89,8 @@ def _count_distinct(hashes: Hashes) -> NDArray[np.int64]:
     """Different values along the last axis, `NO_FRAME` not counted."""
     ordered = np.sort(hashes, axis=-1)
     fresh = np.concatenate([np.ones_like(ordered[..., :1], bool), ordered[..., 1:] != ordered[..., :-1]], axis=-1)
-    return np.count_nonzero(fresh & (ordered != NO_FRAME), axis=-1)
+    distinct: NDArray[np.int64] = (fresh & (ordered != NO_FRAME)).sum(axis=-1)
+    return distinct
 
 
 @dataclass(frozen=True, eq=False)

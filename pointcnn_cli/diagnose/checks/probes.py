@@ -6,7 +6,8 @@ They see the features of `Case.scan`, not the rows, and take milliseconds: they 
 import numpy as np
 from numpy.typing import NDArray
 
-from pointcnn_cli.diagnose.case import Case, Rows
+from pointcnn_cli.diagnose.case import Case
+from pointcnn_cli.diagnose.facts import Rows
 from pointcnn_cli.diagnose.findings import Fix
 
 PROBE_ROWS = 4_000  # more rows cost time and change no verdict
@@ -90,8 +91,7 @@ def one_hot(labels: Labels, classes: int) -> Floats:
 def fit_ridge(features: Floats, targets: Floats) -> Floats:
     """Coefficients (features + 1, targets) of a ridge regression, the constant last and not penalised."""
     x = add_constant(features)
-    coefficients: Floats = np.linalg.solve(compute_penalised_gram(x), x.T @ targets)
-    return coefficients
+    return np.asarray(np.linalg.solve(compute_penalised_gram(x), x.T @ targets), np.float64)
 
 
 def compute_penalised_gram(x: Floats) -> Floats:

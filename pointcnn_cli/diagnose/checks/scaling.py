@@ -27,7 +27,7 @@ class AffineMap:
 
     coordinate: str
     """As `Scan.coordinates` names it."""
-    input: int
+    channel: int
     """Number of the input."""
     index: int | None
     """Of the first axis of that input; None where the coordinate is the whole input."""
@@ -137,7 +137,10 @@ def check_scaling(case: Case) -> Iterator[Measurement]:
     """PC208: slope and shift of the worst coordinate. Whether undoing the map helps the network is tested elsewhere."""
     maps = fit_affine_maps(case)
     if not maps:
-        yield missing("PC208", f"two classes or more that are in both parts, and {LEAST_VALUES} different values of an input in training and in validation")
+        yield missing(
+            "PC208",
+            f"two classes or more that are in both parts, and {LEAST_VALUES} values of an input in each",
+        )
         return
     worst = max(maps, key=lambda m: m.excess)
     beyond = [m for m in maps if m.excess >= 1.0]
@@ -149,8 +152,10 @@ def check_scaling(case: Case) -> Iterator[Measurement]:
     if beyond:
         told = f"{len(beyond)} of {len(maps)} input coordinates are on another scale in validation. Most of all {told}"
     else:
-        told = f"Validation and training inputs are on one scale. The largest difference: {told} Whether a scaler was " \
-               "fitted on validation rows too cannot be seen from the values."  # fmt: skip
+        told = (
+            f"Validation and training inputs are on one scale. The largest difference: {told} Whether a scaler was "
+            "fitted on validation rows too cannot be seen from the values."
+        )
     yield Measurement(
         "PC208", "test", told, found=bool(beyond), statistic="largest difference, in bounds (1 is at the bound)",
         value=worst.excess, threshold=1.0, n=sum(len(r) for r in (case.train, case.validation) if r is not None),
