@@ -2,13 +2,13 @@
 
 import json as json_text
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from pointcnn_cli.cli.console import ConsoleReporter, make_console, print_json
@@ -130,7 +130,10 @@ def _print_unmeasured(console: Console, measurements: "Sequence[Measurement]") -
 
 def _print_paragraph(console: Console, text: str, style: str = "") -> None:
     width = min(console.width, PAGE_WIDTH)
-    console.print(Padding(Text(text, style), (0, 0, 0, 2), expand=False), width=width, soft_wrap=False)
+    wrapped = textwrap.fill(
+        text, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    console.print(Text(wrapped, style), soft_wrap=True)
 
 
 def _format_settings(settings: Mapping[str, Any]) -> str:

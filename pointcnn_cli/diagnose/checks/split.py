@@ -66,7 +66,7 @@ def check_class_shares(case: Case) -> Iterator[Measurement]:
     code, other = ("PC201", "PC202") if is_tail else ("PC202", "PC201")
     yield _judge_shares(case, parts, code, is_tail)
     yield Measurement(
-        other, "proof", "Validation rows are the end of the data." if is_tail else
+        other, "proof", "What differs between the parts follows from where the rows were cut: PC201." if is_tail else
         "Validation rows are not the end of the data.", found=False, statistic="validation is the tail",
         value=float(is_tail), threshold=1.0, n=len(parts.labels),
     )  # fmt: skip
