@@ -12,7 +12,7 @@ from diagnose_cases_bench import scoring
 from diagnose_cases_bench.recipes import HALVES, Key
 
 NAMED = ("F01", "F03", "F04", "F16", "F19", "F28", "F30")
-SILENT = ("F17", "F18", "H01", "H05", "H06")
+SILENT = ("F17", "F18", "H01", "H02", "H04", "H05")
 
 
 def make_record(name="F01", roots=(("PC201",),), confirmed=(), suspected=(), **truth):
