@@ -15,6 +15,7 @@ from pointcnn_cli.diagnose.statistics import compute_p
 DRAWS = 4_000  # of the null: p < 0.001 needs a thousand at the least
 LEAST_MATCHED = 0.5  # accuracy after renaming; below it the network knows too little to tell an order
 LEAST_RECALL = 0.5  # of each renamed class: a rename moves a class as a whole, a confusion moves part of it
+CLEARER = 2  # an order that differs leaves few rows under the old names
 WORTH = 0.05  # accuracy; the effect gate of all codes
 
 
@@ -73,21 +74,24 @@ def check_class_order(case: Case) -> Iterator[Measurement]:
 def match_classes(confusion: NDArray[Any]) -> NDArray[np.int64]:
     """The best one-to-one renaming (classes,) of true classes into predicted ones, as far as it is one.
 
-    Cycles that hold a class without rows, or with less than `LEAST_RECALL` of its rows at its new name, are undone:
-    they are confusions.
+    Cycles that hold a class without rows, or have less than `LEAST_RECALL` of their rows at the new names, or not
+    `CLEARER` times as many as at the old ones, are undone: they are confusions. All rows of a cycle count together,
+    since one of its classes may be hard to tell.
     """
     from scipy.optimize import linear_sum_assignment
 
     _, columns = linear_sum_assignment(confusion, maximize=True)
     order: NDArray[np.int64] = columns.astype(np.int64)
     totals = confusion.sum(axis=1)
-    weak = confusion[np.arange(len(order)), order] < LEAST_RECALL * np.maximum(totals, 1)
-    for first in np.flatnonzero(weak):
-        step = int(first)
-        while order[step] != step:  # walk along the cycle, giving each class its own name back
-            after = int(order[step])
-            order[step] = step
-            step = after
+    unseen = set(range(len(order)))
+    while unseen:
+        cycle = [min(unseen)]
+        while (after := int(order[cycle[-1]])) != cycle[0]:
+            cycle.append(after)
+        unseen -= set(cycle)
+        hits, before = confusion[cycle, order[cycle]].sum(), confusion[cycle, cycle].sum()
+        if not totals[cycle].all() or hits < max(LEAST_RECALL * totals[cycle].sum(), CLEARER * before):
+            order[cycle] = cycle
     return order
 
 
