@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
+from pointcnn_cli.diagnose.judge import ALPHA, EFFECT_GATE
 from pointcnn_cli.diagnose.outcomes import Outcome, pick_rows, score_rows
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.statistics import compare_paired, compute_cluster_interval
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 ROWS = 512  # of each part that are scored three ways
 STATISTICS_ROWS = 1_024  # training rows that statistics are taken from: 1,000 to 10,000 do (Wu and Johnson 2021)
 BATCH = 64  # large enough that a batch is like another
-WORTH = 0.05  # accuracy; the effect gate of all codes
-ALPHA = 0.001
 SEVERE = 0.2  # gained by training rows alone
 RESIDUE = 0.05  # weight that initial values may keep in moving statistics
 NEEDS_FORWARD = "the trained network, and training and validation rows with labels"
@@ -139,11 +138,11 @@ def _measure(
     p = min(1.0, 2 * compare_paired(gain, outcome.groups, rng))  # the better of two parts was chosen
     residue, steps = _compute_residue(case, layers)
     effect = float(gain.mean())
-    harmful = effect >= WORTH
+    harmful = effect >= EFFECT_GATE
     lags = residue is not None and residue > RESIDUE
     # The statistics of a network whose weights still move are always a little behind; training rows, which it knows by
     # heart, show that most. The score is that of validation rows, so it is spoiled where they suffer too.
-    suffers = float(gains[1].mean()) >= WORTH and compare_paired(gains[1], validation.groups, rng) < ALPHA
+    suffers = float(gains[1].mean()) >= EFFECT_GATE and compare_paired(gains[1], validation.groups, rng) < ALPHA
     spoils = harmful and (lags or effect >= SEVERE or suffers)
     told = (
         f"With batch-normalisation statistics taken anew from training rows, accuracy on {len(outcome.rows)} {name} "
@@ -160,7 +159,7 @@ def _measure(
         harm=spoils,
         statistic="accuracy gained by re-estimating batch statistics",
         value=effect,
-        threshold=WORTH,
+        threshold=EFFECT_GATE,
         n=len(outcome.rows),
         groups=None if outcome.groups is None else len(np.unique(outcome.groups)),
         effect=effect,
@@ -168,7 +167,7 @@ def _measure(
         interval_level=0.999,
         p=p,
         null="sign flips between moving and re-estimated statistics on the same rows, for two parts",
-        minimum_detectable_effect=WORTH,
+        minimum_detectable_effect=EFFECT_GATE,
         fix=_make_fix(case) if harmful or lags else None,
         details={
             "train_accuracy_moving": training.accuracy,
@@ -185,7 +184,7 @@ def _choose_part(
     training: Outcome, validation: Outcome, gains: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> tuple[str, Outcome, NDArray[np.float64]]:
     """The part that gains, training first: its rows suffer from nothing else than the statistics."""
-    if gains[0].mean() >= WORTH or gains[0].mean() >= gains[1].mean():
+    if gains[0].mean() >= EFFECT_GATE or gains[0].mean() >= gains[1].mean():
         return "training", training, gains[0]
     return "validation", validation, gains[1]
 

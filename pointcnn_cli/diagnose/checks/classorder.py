@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
+from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.outcomes import NEEDS, Outcome, score_train, score_validation
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.statistics import compute_p
@@ -16,7 +17,6 @@ DRAWS = 4_000  # of the null: p < 0.001 needs a thousand at the least
 LEAST_MATCHED = 0.5  # accuracy after renaming; below it the network knows too little to tell an order
 LEAST_RECALL = 0.5  # of each renamed class: a rename moves a class as a whole, a confusion moves part of it
 CLEARER = 2  # an order that differs leaves few rows under the old names
-WORTH = 0.05  # accuracy; the effect gate of all codes
 
 
 def check_class_order(case: Case) -> Iterator[Measurement]:
@@ -42,7 +42,7 @@ def check_class_order(case: Case) -> Iterator[Measurement]:
     cells = None if validation.groups is None else _number_cells(validation.groups[kept], labels)
     null = _draw_null(labels, predicted, identity, cells, k, case.rng("PC301"))
     gain, threshold = matched - identity, float(np.quantile(null, 0.999))
-    found = gain > max(threshold, WORTH) and matched >= LEAST_MATCHED and trained >= LEAST_MATCHED
+    found = gain > max(threshold, EFFECT_GATE) and matched >= LEAST_MATCHED and trained >= LEAST_MATCHED
     names = case.data.classes if case.data is not None else ()
     mapping = {names[i]: names[int(j)] for i, j in enumerate(order) if i != j}
     yield Measurement(
@@ -53,14 +53,14 @@ def check_class_order(case: Case) -> Iterator[Measurement]:
         harm=True if found else None,
         statistic="validation accuracy gained by renaming classes",
         value=gain,
-        threshold=max(threshold, WORTH),
+        threshold=max(threshold, EFFECT_GATE),
         n=n,
         groups=None if cells is None else len(np.unique(cells)),
         effect=gain,
         p=compute_p(gain, null),
         null=f"{DRAWS} simulated networks with the same share of right answers in the order as given"
         + ("" if cells is None else ", drawn for each class of each group as a whole"),
-        minimum_detectable_effect=None if found else max(threshold, WORTH),
+        minimum_detectable_effect=None if found else max(threshold, EFFECT_GATE),
         fix=Fix(
             "Give validation the class list of training: number classes by name and not by their order of appearance, "
             "for example from one sorted list of names that both parts use."
@@ -151,7 +151,7 @@ def _describe(found: bool, mapping: dict[str, str], identity: float, matched: fl
     if not found:
         return (
             f"Renaming classes would raise the accuracy on {n} validation rows from {identity:.3f} to {matched:.3f} at "
-            f"best; an order that differs would show from {max(threshold, WORTH):.3f} upward."
+            f"best; an order that differs would show from {max(threshold, EFFECT_GATE):.3f} upward."
         )
     pairs = ", ".join(f"{given} as {answered}" for given, answered in mapping.items())
     return (

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
+from pointcnn_cli.diagnose.judge import ALPHA
 from pointcnn_cli.diagnose.registry import Check, Tier
 
-ALPHA = 0.001
 LAST = 0.2  # share of epochs over which a slope is taken
 FEWEST_EPOCHS = 8  # fewer cannot have a trend with p < 0.001 (1 of 40,320 orders rises throughout)
 FITTED = 0.9  # training accuracy from which no more steps are wanted

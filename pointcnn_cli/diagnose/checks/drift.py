@@ -27,6 +27,7 @@ from pointcnn_cli.diagnose.checks.probes import (
 )
 from pointcnn_cli.diagnose.facts import LabelledParts, Rows
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
+from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.scan import Scan
 from pointcnn_cli.diagnose.statistics import BOOTSTRAPS, compute_p
@@ -35,7 +36,6 @@ DRIFT_ROWS = 2_500  # for 21 classifiers in a second
 REFERENCES = 20  # hold-outs of training groups; with them alone p is at least 0.048, so another test must follow
 AUC_MARGIN = 0.02
 LEAST_AUC = 0.6  # below, a classifier hardly tells the parts apart, whatever the references are
-ACCURACY_DROP = 0.05
 FEWEST_UNITS = 4  # of training, so that half of them can be held out and each half can be split again
 SHIFT_ADVICE = (
     "Look at how and where the validation rows were recorded: other sessions, devices or gains. Take training rows "
@@ -141,12 +141,12 @@ def _measure_cost(
         f" A linear probe scores {inside.mean():.1%} on training groups that were held out and {outside.mean():.1%} on "
         f"validation"
     )
-    gate = drop >= ACCURACY_DROP
+    gate = drop >= EFFECT_GATE
     if accuracy is None:
         told += "; how much the network loses was not measured."
     else:
         network_drop = float(inside.mean()) - accuracy
-        drop, gate = min(drop, network_drop), gate and network_drop >= ACCURACY_DROP
+        drop, gate = min(drop, network_drop), gate and network_drop >= EFFECT_GATE
         told += f"; the network {accuracy:.1%}."
     if not gate:
         told += " The difference is there, but nothing shows that it costs five points of accuracy or more."

@@ -21,12 +21,12 @@ from pointcnn_cli.diagnose.checks.probes import (
 )
 from pointcnn_cli.diagnose.facts import LabelledParts, Rows
 from pointcnn_cli.diagnose.findings import Measurement, missing
+from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.scan import Scan
 from pointcnn_cli.diagnose.statistics import compare_paired, compute_cluster_interval
 
 LEAST_SHARED = 0.05  # of validation rows: fewer cannot move accuracy by five points
-GAP = 0.05  # of accuracy; see judge.EFFECT_GATE
 VALIDATION_ROWS = 1_500
 NEIGHBOURHOOD = 0.01  # of the file, to either side: about a recording, where nothing tells where recordings end
 LEAST_NEIGHBOURHOOD = 8  # rows
@@ -154,7 +154,7 @@ def _tell_gap(
     gap = float(gains.mean())
     low, high = compute_cluster_interval(gains, units, rng, 0.999)
     everything = float(probe.score_without(np.zeros_like(probe.distances, bool)).mean())
-    worth = gap >= GAP
+    worth = gap >= EFFECT_GATE
     sentence = (
         f"{told}A nearest-neighbour probe gets {everything:.1%} of validation rows right, and {gap * 100:.1f} points "
         f"fewer once no row may be compared with {left_out} (99.9 % interval {low * 100:.1f} to {high * 100:.1f}). "
@@ -163,9 +163,9 @@ def _tell_gap(
     )  # fmt: skip
     return Measurement(
         "PC204", "test", sentence, found=worth and low > 0, harm=True, statistic="accuracy lost without own group",
-        value=gap, threshold=GAP, n=len(gains), groups=len(np.unique(units)), effect=gap, interval=(low, high),
+        value=gap, threshold=EFFECT_GATE, n=len(gains), groups=len(np.unique(units)), effect=gap, interval=(low, high),
         interval_level=0.999, p=compare_paired(gains, units, rng), null="signs of whole groups flipped",
-        minimum_detectable_effect=max(GAP, high - gap), fix=fix_split(case, ADVICE),
+        minimum_detectable_effect=max(EFFECT_GATE, high - gap), fix=fix_split(case, ADVICE),
         details={"accuracy_of_probe": everything, **details},
     )  # fmt: skip
 

@@ -22,15 +22,14 @@ from pointcnn_cli.diagnose.checks.probes import (
 )
 from pointcnn_cli.diagnose.facts import CaseData, Rows
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
+from pointcnn_cli.diagnose.judge import ALPHA, EFFECT_GATE
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.statistics import PERMUTATIONS, compute_p
 
 FEWEST_ROWS = 100
 SIGNAL_ROWS = 1_500  # for 2,000 refits in a second
 FURTHEST = 10  # rows by which labels may be shifted
-GAIN = 0.05  # accuracy on all rows; see judge.EFFECT_GATE
 DRAWS = 5_000
-ALPHA = 0.001
 SIGNAL_GAP = 0.10  # accuracy above chance that must have been visible before "no signal" is said
 NO_SIGNAL_P = 0.05
 
@@ -159,7 +158,7 @@ def _test_gain(table: NDArray[np.float64], observed: float, kind: str, rng: np.r
 def _tell_shift(
     data: CaseData, shift: int, gain: float, p: float, n: int, stretch: tuple[int, int], hits: float, blocks: int
 ) -> Measurement:
-    found = gain >= GAIN and p < ALPHA
+    found = gain >= EFFECT_GATE and p < ALPHA
     direction = "after" if shift > 0 else "before"
     whole = stretch == (0, data.rows - 1) or (stretch[0] == 0 and stretch[1] >= data.rows - 2 * FURTHEST)
     where = "In the whole file" if whole else f"From {data.locate(stretch[0])} to {data.locate(stretch[1])}"
@@ -176,7 +175,7 @@ def _tell_shift(
         )
     return Measurement(
         "PC302", "test", sentence, found=found, harm=True, statistic="accuracy gained by moving labels", value=gain,
-        threshold=GAIN, n=n, groups=blocks, effect=gain, p=p, minimum_detectable_effect=GAIN,
+        threshold=EFFECT_GATE, n=n, groups=blocks, effect=gain, p=p, minimum_detectable_effect=EFFECT_GATE,
         null=f"largest gain over {2 * FURTHEST} shifts, signs of stretches of the file flipped or their order permuted",
         fix=Fix(
             f"Rebuild the file so that each row keeps its own label: look for a row or label that was dropped or added "

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.diagnose.case import Case
-from pointcnn_cli.diagnose.checks.curves import ALPHA, FEWEST_EPOCHS, compute_trend_p, read_column
+from pointcnn_cli.diagnose.checks.curves import FEWEST_EPOCHS, compute_trend_p, read_column
 from pointcnn_cli.diagnose.findings import Fix, Measurement, Verdict, missing
+from pointcnn_cli.diagnose.judge import ALPHA
 from pointcnn_cli.diagnose.outcomes import NEEDS, SMALLEST, Outcome, find_epochs, score_train, score_validation
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.statistics import draw_cluster_means

@@ -9,6 +9,7 @@ import numpy as np
 
 from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
+from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.outcomes import (
     NEEDS,
     Outcome,
@@ -18,7 +19,6 @@ from pointcnn_cli.diagnose.outcomes import (
 )
 from pointcnn_cli.diagnose.registry import Check, Tier
 
-WORTH = 0.05  # accuracy; the effect gate of all codes
 ROUNDING = 1e-5  # of accuracies as histories store them
 EXPLAINED = 0.8  # share of a gap that must vanish before it counts as explained
 SAME_SCORE = 1e-3  # probability; between what was saved and what is computed again
@@ -95,7 +95,7 @@ def _report_difference(origin: str, reported: float, difference: float, n: int, 
         f"Counted again on {n} validation rows, {accuracy:.4f} of the answers are right; the nearest value in "
         f"{origin} is {reported:.4f}.",
         found=found,
-        harm=difference >= WORTH,
+        harm=difference >= EFFECT_GATE,
         statistic="difference between reported and recomputed accuracy",
         value=difference,
         threshold=1 / n,
@@ -129,7 +129,7 @@ def _compare_saved_order(case: Case, validation: Outcome) -> Iterator[Measuremen
         f"The saved predictions are those of this network in another order of rows: {int(moved.sum())} of {len(moved)} "
         f"stand at the wrong row. As saved their accuracy is {accuracy:.3f}, in the right order "
         f"{validation.accuracy:.3f}.",
-        harm=abs(accuracy - validation.accuracy) >= WORTH,
+        harm=abs(accuracy - validation.accuracy) >= EFFECT_GATE,
         statistic="saved predictions at the wrong row",
         value=float(moved.mean()),
         threshold=0.0,
@@ -153,7 +153,7 @@ def check_comparable_curves(case: Case) -> Iterator[Measurement]:
         yield missing("PC602", "a history with accuracy and val_accuracy")
         return
     visible, true = row["accuracy"] - row["val_accuracy"], training.accuracy - validation.accuracy
-    share = (visible - true) / visible if abs(visible) >= WORTH else 0.0
+    share = (visible - true) / visible if abs(visible) >= EFFECT_GATE else 0.0
     seen = f"logged training accuracy {row['accuracy']:.3f} against validation {row['val_accuracy']:.3f}"
     again = f"scored alike they are {training.accuracy:.3f} and {validation.accuracy:.3f}"
     yield Measurement(
