@@ -5,7 +5,7 @@ import os
 import signal
 
 from pointcnn_cli.errors import TrainingError
-from pointcnn_cli.signals import WORDS, Stopped, raise_on_signals
+from pointcnn_cli.signals import WORDS, Stopped, ignore_signals, raise_on_signals
 
 
 def main() -> None:
@@ -18,6 +18,7 @@ def main() -> None:
         prepare_streams()
         app(prog_name="pointcnn")
     except SystemExit as ended:
+        ignore_signals()
         if ended.code == TrainingError.exit_code:
             # Once memory has run out in one of TensorFlow's threads, the end of the process may wait for it for ever.
             os._exit(TrainingError.exit_code)

@@ -44,6 +44,16 @@ def raise_on_signals() -> None:
     sys.unraisablehook = _raise_again
 
 
+def ignore_signals() -> None:
+    """From now on SIGINT, SIGTERM and SIGHUP do nothing: the command has ended, and its exit code stands.
+
+    Python gives signals back their default while it takes itself down, which lasts half a second once TensorFlow is
+    loaded; one that came then would end the process without that code.
+    """
+    for number in CAUGHT:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
     """Where Python cannot raise (while it forks, or destroys an object) it drops what a handler raises: try once more,
     a moment later."""

@@ -64,6 +64,30 @@ def test_a_signal_while_modules_are_imported_ends_the_process_in_order(number, c
         assert end(process) == (code, f"Stopped: {word}\n")
 
 
+SLOW_END = """
+import atexit, sys, time
+from pointcnn_cli.__main__ import main
+def end():
+    print("ending", flush=True)
+    time.sleep(1)
+atexit.register(end)
+sys.argv = ["pointcnn", "config", "validate", "no-such-file.yaml"]
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [number for number, _, _ in SIGNALS])
+def test_a_signal_after_the_command_has_ended_leaves_its_exit_code(number):
+    command = [sys.executable, "-c", SLOW_END]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=reset_signals
+    ) as process:
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(number)
+        code, said = end(process)
+    assert (code, "no-such-file.yaml" in said, "Traceback" in said) == (4, True, False)
+
+
 def test_a_signal_while_tensorflow_is_imported_leaves_nothing(tmp_path):
     with start("-v", "train", SMOKE, "--output", tmp_path / "run") as process:
         read_until(process, "importing TensorFlow")
