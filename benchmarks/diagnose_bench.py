@@ -93,6 +93,7 @@ def list_verdicts(diagnosis: Diagnosis) -> dict[str, Any]:
         verdict.lower(): [f.code for f in diagnosis.findings if f.verdict == verdict]
         for verdict in ("CONFIRMED", "PRESENT", "SUSPECTED")
     }
+    found["ruled_out"] = sorted({m.code for m in diagnosis.ruled_out})
     measured = [f.measurement for f in diagnosis.findings]
     found["failed"] = [f"{m.code}: {m.sentence}" for m in measured if m.details.get("failed")]
     found["sentences"] = {f.code: f.measurement.sentence for f in diagnosis.findings if f.verdict != "INCONCLUSIVE"}

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import json
 import os
 from pathlib import Path
 
@@ -10,9 +11,11 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import pytest
 
 from pointcnn_cli.config.load import load_config
+from pointcnn_cli.errors import ConfigError
 from pointcnn_cli.reporting import Reporter
 
 ROOT = Path(__file__).resolve().parent.parent
+SMOKE = ROOT / "configs" / "smoke.yaml"
 PEOPLE = {"windows": 96, "subjects": 8, "points": 32, "frames": 24, "stride": 8}
 SMALL = (*(f"data.simulate.{key}={value}" for key, value in PEOPLE.items()), "train.epochs=3", "train.batch_size=20")
 
@@ -26,13 +29,32 @@ def radhar_path() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def check_fixes():
+    """Whatever `diagnose` offers in any test as settings to paste, the schema takes."""
+    from pointcnn_cli.diagnose.findings import Fix
+
+    make = Fix.__init__
+
+    def make_and_check(fix, *arguments, **named):
+        make(fix, *arguments, **named)
+        try:
+            load_config(SMOKE, [f"{key}={json.dumps(value)}" for key, value in fix.set.items()])
+        except ConfigError as error:
+            pytest.fail(f"not to be pasted: {error.message}")  # no Exception, of which diagnose would make a finding
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fix, "__init__", make_and_check)
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """One small finished training, shared by all tests that need a run; they must not change it."""
     from pointcnn_cli import training
 
     target = tmp_path_factory.mktemp("runs") / "trained"
-    config = load_config(ROOT / "configs" / "smoke.yaml", SMALL)
+    config = load_config(SMOKE, SMALL)
     return training.train(config, target, ["pointcnn", "train"], Reporter())
 
 

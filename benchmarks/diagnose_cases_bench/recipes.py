@@ -18,6 +18,8 @@ layers = keras.layers
 # Fixed units (centre, scale) of metres, m/s, dB and metres, so that inputs have about unit scale and nothing is fitted.
 UNITS = ((0.0, 1.2), (0.0, 0.4), (30.0, 7.0), (0.0, 2.0))
 TWELVE_BITS = ((-3.0, 455.0), (-5.0, 409.5), (0.0, 70.0), (0.0, 682.5))  # offset and factor of raw sensor values
+POINTS, FRAMES = 16, 24
+FRAMES_APART = 3  # one frame in three is kept, so that a window of 24 lasts 2.7 s: a whole squat, not half of one
 TEST_EVERY, VALIDATE_EVERY = 6, 4  # which people test and validate
 
 
@@ -35,8 +37,8 @@ class Half:
 
 
 HALVES = {
-    "dev": Half("dev", 100, windows=600, subjects=100, place=0),
-    "held": Half("held", 7_000, windows=672, subjects=112, place=1),
+    "dev": Half("dev", 100, windows=720, subjects=120, place=0),
+    "held": Half("held", 7_000, windows=768, subjects=128, place=1),
 }
 
 
@@ -154,10 +156,13 @@ def expect(
 
 @lru_cache(maxsize=4)
 def simulate(windows: int, subjects: int, stride: int, seed: int) -> Samples:
-    """Windows of 24 frames of 16 slots, sorted by label, person, recording and time."""
-    return simulate_samples(
-        SimulateConfig(windows=windows, subjects=subjects, points=16, frames=24, stride=stride, seed=seed)
-    )
+    """Windows of 24 frames of 16 slots, sorted by label, person, recording and time; `stride` counts kept frames."""
+    settings = SimulateConfig(
+        windows=windows, subjects=subjects, points=POINTS, frames=FRAMES * FRAMES_APART, stride=stride * FRAMES_APART,
+        seed=seed,
+    )  # fmt: skip
+    samples = simulate_samples(settings)
+    return replace(samples, channels=tuple(c[:, :, :, ::FRAMES_APART] for c in samples.channels), start_frames=None)
 
 
 def scale_inputs(samples: Samples) -> tuple[NDArray[np.float32], ...]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnose_cases_bench.recipes import Network, Recipe
+from diagnose_cases_bench.recipes import POINTS, Network, Recipe
 
 layers = keras.layers
 
@@ -26,16 +26,17 @@ class Trained:
 
 
 def build_network(recipe: Recipe) -> keras.Model:
-    """Branches of two convolutions over time behind a pool over the slots, and a dense layer; compiled."""
+    """Features of each point, pooled over a frame's slots, two convolutions over time, and a dense layer; compiled."""
     keras.utils.set_random_seed(recipe.seed)
     net = recipe.network
     inputs = [layers.Input(c.shape[1:]) for c in recipe.x]
     given = [_normalize(recipe, i, tensor) if net.normalization else tensor for i, tensor in enumerate(inputs)]
     stacked = layers.Concatenate(axis=1)([given[i] for i in net.branch_inputs])
-    pooled = layers.Concatenate()(
-        [layers.AveragePooling3D((1, 16, 1))(stacked), layers.MaxPooling3D((1, 16, 1))(stacked)]
+    points = _convolve(net, stacked, (int(stacked.shape[1]), 1, 1), net.filters // 2)
+    h = layers.Concatenate()(
+        [layers.AveragePooling3D((1, POINTS, 1))(points), layers.MaxPooling3D((1, POINTS, 1))(points)]
     )
-    h = _convolve(net, pooled, (int(pooled.shape[1]), 1, 5))
+    h = _convolve(net, h, (1, 1, 5), net.filters)
     for _ in range(net.identity_blocks):
         block = layers.Input(h.shape[1:])
         h = keras.Model(block, block)(h)
@@ -45,7 +46,7 @@ def build_network(recipe: Recipe) -> keras.Model:
         h = layers.Conv3D(net.filters, (1, 1, 3))(layers.Conv3D(net.filters, (1, 1, 3))(h))
         h = layers.ReLU()(h)
     else:
-        h = _convolve(net, h, (1, 1, 5))
+        h = _convolve(net, h, (1, 1, 5), net.filters)
     h = layers.Concatenate()([layers.GlobalAveragePooling3D()(h), layers.GlobalMaxPooling3D()(h)])
     if net.hidden:
         h = layers.Dense(net.hidden, activation="relu")(h)
@@ -61,13 +62,11 @@ def _normalize(recipe: Recipe, number: int, tensor: Any) -> Any:
     return layer(tensor)
 
 
-def _convolve(net: Network, h: Any, size: tuple[int, int, int]) -> Any:
+def _convolve(net: Network, h: Any, size: tuple[int, int, int], filters: int) -> Any:
     penalty = keras.regularizers.L2(net.penalty) if net.penalty else None
     kernel = "zeros" if net.zero_kernels else "glorot_uniform"
     bias = keras.initializers.Constant(net.initial_bias)
-    conv = layers.Conv3D(
-        net.filters, size, kernel_initializer=kernel, bias_initializer=bias, kernel_regularizer=penalty
-    )
+    conv = layers.Conv3D(filters, size, kernel_initializer=kernel, bias_initializer=bias, kernel_regularizer=penalty)
     norm = layers.BatchNormalization(momentum=net.momentum)
     h = conv(h)
     return norm(layers.ReLU()(h)) if net.norm_after_relu else layers.ReLU()(norm(h))
