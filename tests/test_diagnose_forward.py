@@ -17,13 +17,14 @@ from pointcnn_cli.diagnose.checks import (
     imbalance,
     overfitting,
     scores,
+    steps,
     units,
 )
 from pointcnn_cli.diagnose.facts import CaseData, FitSettings
 from pointcnn_cli.diagnose.judge import decide, judge
 from pointcnn_cli.diagnose.outcomes import Outcome, find_epochs, score_validation
 
-ALL = (batchnorm, chance, classorder, curves, forward, imbalance, overfitting, scores, units)
+ALL = (batchnorm, chance, classorder, curves, forward, imbalance, overfitting, scores, steps, units)
 CLASSES, FEATURES, TRAINED, VALIDATED = 4, 12, 480, 240
 
 
@@ -131,7 +132,7 @@ def test_validation_labels_in_another_order_are_matched(healthy, parts, order, g
     case = make_case(healthy[0], x, y, (val_x, np.array(order)[val_y]), groups=groups if grouped else None)
     found, verdict = measure(classorder.check_class_order, case)
     assert verdict == "CONFIRMED"
-    assert found.details["given_to_answered"] == {str(j): str(i) for i, j in enumerate(order) if i != j}
+    assert found.details["given_to_answered"] == {f"class {j}": f"class {i}" for i, j in enumerate(order) if i != j}
     assert found.effect == pytest.approx(found.details["accuracy_renamed"] - found.details["accuracy_as_given"])
 
 
@@ -148,6 +149,8 @@ def test_confusion_of_part_of_a_class_is_no_renaming():
     assert classorder.match_classes(np.array([[40, 60, 0], [45, 55, 0], [0, 0, 100]])).tolist() == [0, 1, 2]
     assert classorder.match_classes(np.array([[10, 90, 0], [80, 20, 0], [0, 0, 100]])).tolist() == [1, 0, 2]
     assert classorder.match_classes(np.array([[0, 100, 0], [0, 0, 0], [0, 0, 100]])).tolist() == [0, 1, 2]
+    carried = np.array([[30, 20, 50], [100, 0, 0], [0, 0, 100]])  # a rare class that is taken for a common one
+    assert classorder.match_classes(carried).tolist() == [0, 1, 2]
 
 
 # --- inputs of validation (PC208, PC103) ---
@@ -239,6 +242,21 @@ def test_statistics_that_lag_are_found_and_repaired_on_paper(parts):
     assert all(np.array_equal(a, b) for a, b in zip(weights, model.get_weights(), strict=True))
 
 
+def test_statistics_that_only_odd_validation_rows_gain_from_are_not_blamed(healthy, parts, monkeypatch):
+    """Rows unlike all training rows are answered by chance, with any statistics."""
+    x, y, val_x, val_y, _ = parts
+    measured = batchnorm._score_three_ways
+
+    def gain_in_validation(case, model, training, validation, rng):
+        in_batches, again, _ = measured(case, model, training, validation, rng)
+        return in_batches, again, np.ones(len(validation.rows))
+
+    monkeypatch.setattr(batchnorm, "_score_three_ways", gain_in_validation)
+    case = make_case(healthy[0], x, y, (200.0 - val_x, val_y))
+    assert score_validation(case).accuracy < 0.5
+    assert measure(batchnorm.check_batch_statistics, case)[1] is None
+
+
 def test_statistics_are_restored_when_the_network_fails(healthy):
     model, _ = healthy
     before = [w.copy() for w in model.get_weights()]
@@ -305,6 +323,36 @@ def test_strong_regularisation_beside_a_poor_fit_is_suspected(parts):
     assert found.details == {"dropout": 0.8, "penalty": pytest.approx(1e-2)}
 
 
+# --- the size of steps (PC501, PC502) ---
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "epochs", "codes"),
+    [
+        ("adam", 1e-3, 12, []),
+        ("adam", 2.0, 12, ["PC501"]),
+        ("lion", 1e-6, 12, ["PC502"]),
+        ("adam", 1e-6, 10_000, []),
+        ("sgd", 2.0, 12, []),  # its steps are as long as the gradient
+    ],
+)
+def test_steps_are_held_against_the_weights_before_and_after_training(optimizer, rate, epochs, codes):
+    settings = FitSettings(optimizer=optimizer, learning_rate=rate, batch_size=32, epochs=epochs)
+    case = Case("plan", train=np.arange(TRAINED), settings=settings, build=build_network)
+    found = judge(steps.check_step_size(case)).findings
+    assert [(f.code, f.verdict) for f in found] == [(code, "SUSPECTED") for code in codes]
+    case.history = ({"accuracy": 0.2}, {"accuracy": 0.95})
+    assert "PC501" not in {f.code for f in judge(steps.check_step_size(case)).findings}  # it did learn
+
+
+def test_the_typical_weight_is_what_glorot_gives():
+    model = build_network(units=512, classes=256, momentum=0)
+    drawn = [float(np.std(layer.get_weights()[0])) for layer in (model.get_layer("hidden"), model.get_layer("answer"))]
+    assert steps.compute_typical_weight(model) == pytest.approx(np.mean(drawn), rel=0.05)
+    inputs = keras.Input((3,))
+    assert steps.compute_typical_weight(keras.Model(inputs, keras.layers.ReLU()(inputs))) is None
+
+
 # --- reported scores (PC601, PC602, PC603, PC604, PC703) ---
 
 
@@ -333,6 +381,16 @@ def test_accuracy_of_other_rows_is_found_and_that_of_an_earlier_epoch_is_not(hea
     case.history = (*right, {**right[-1], "val_accuracy": 0.1, "val_loss": 9.0})  # weights of the last but one
     assert measure(scores.check_reported_accuracy, case)[1] is None
     assert find_epochs(case, score_validation(case))[-1] == len(right) - 1
+
+
+def test_a_loss_that_keras_does_not_clip_tells_its_epoch_too(healthy_case):
+    """Of a final softmax Keras takes the logits on TensorFlow, so a row may cost more than -ln 1e-7."""
+    case, outcome = healthy_case, score_validation(healthy_case)
+    outcome.probabilities[0] = np.eye(CLASSES)[(outcome.labels[0] + 1) % CLASSES] + 1e-20
+    assert outcome.compute_loss(1e-30) > outcome.compute_loss() * 1.05
+    for logged in (outcome.compute_loss(1e-30), outcome.compute_loss()):
+        case.history = ({"val_loss": 9.0}, {"val_loss": logged})
+        assert find_epochs(case, outcome) == [1]
 
 
 def test_saved_predictions_in_another_order_are_recognised(healthy_case):
@@ -535,7 +593,7 @@ def test_logits_of_many_classes_give_the_loss_that_was_logged(parts):
     history = train(model, x, y, (val_x, val_y), epochs=3, loss=loss)
     case = make_case(model, x, y, (val_x, val_y), history)
     assert 2 in find_epochs(case, score_validation(case))
-    assert score_validation(case).loss == pytest.approx(case.history[-1]["val_loss"], rel=1e-4)
+    assert score_validation(case).compute_loss() == pytest.approx(case.history[-1]["val_loss"], rel=1e-4)
 
 
 def test_a_cycle_of_classes_is_found_although_one_of_them_is_hard_to_tell():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import time
 from dataclasses import asdict
 
@@ -374,7 +375,7 @@ def test_damaged_split_file_is_refused_with_file_part_and_place(tmp_path, change
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "not a JSON"), (b"[1]", "holds a list"), (b"\xff\xfe", "not a JSON"), (b"[" * 99999, "JSON")],
+    [(b"{", "is not a split"), (b"[1]", "holds a list"), (b"\xff\xfe", "is not a split"), (b"[" * 99999, "is not a")],
 )
 def test_split_file_that_is_no_json_object_is_refused(tmp_path, content, message):
     path = tmp_path / "split.json"
@@ -388,6 +389,13 @@ def test_split_file_that_cannot_be_read_is_refused(tmp_path):
         read_split_file(tmp_path / "none.json", 6)
     with pytest.raises(DataError, match="cannot be read"):
         read_split_file(tmp_path, 6)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_split_file(tmp_path / "pipe", 6)
+    with open(tmp_path / "huge.json", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match="larger than"):
+        read_split_file(tmp_path / "huge.json", 6)
 
 
 def test_split_file_and_test_fraction_do_not_go_together(tmp_path):

@@ -71,9 +71,8 @@ def rare_and_few(key: Key) -> BenchCase:
     kept = thin_classes(recipe, (4, 5), key.pick(15, (40, 30), 60), key.rng())
     counts = np.bincount(recipe.y[kept], minlength=6)
     balanced = {c: float(len(kept) / (6 * n)) for c, n in enumerate(counts)}
-    return BenchCase(
-        replace(recipe, train=kept), expect("PC304", present="PC207"), {"PC304": change(class_weight=balanced)}
-    )
+    truth = expect("PC304", present="PC207", incidental="PC202")
+    return BenchCase(replace(recipe, train=kept), truth, {"PC304": change(class_weight=balanced)})
 
 
 def misaligned_and_memorised(key: Key) -> BenchCase:

@@ -16,6 +16,7 @@ from diagnose_cases_bench.recipes import (
     split_randomly,
     take_order,
 )
+from pointcnn_cli.simulate import WINDOWS_A_RECORDING
 
 SPLIT = dict.fromkeys(("PC201", "PC202", "PC203", "PC204"), split_by_people)
 
@@ -61,11 +62,10 @@ def overlapping_random(key: Key) -> BenchCase:
 
 def overlapping_blocks(key: Key) -> BenchCase:
     """F05: the last windows of each recording validate, without a gap before them."""
-    recipe = make_sorted(key, subjects=(12, 14)[key.half.place], stride=key.pick(16, 8, 4))
-    runs = np.cumsum(np.r_[0, (np.diff(recipe.people) != 0) | (np.diff(recipe.y) != 0)])
-    place = np.arange(len(runs)) - np.searchsorted(runs, runs)
-    size = np.bincount(runs)[runs]
-    late = place >= size - key.pick(2, 3, 3)
+    people = (12, 14)[key.half.place]
+    windows = people * 6 * WINDOWS_A_RECORDING  # one whole recording of each person in each class
+    recipe = make_sorted(key, subjects=people, stride=key.pick(16, 8, 4), windows=windows)
+    late = np.arange(len(recipe.y)) % WINDOWS_A_RECORDING >= WINDOWS_A_RECORDING - key.pick(2, 3, 3)
     recipe = replace(recipe, train=np.flatnonzero(~late), validation=np.flatnonzero(late), groups_known=False)
     return BenchCase(recipe, expect("PC203", incidental="PC204", misreports=True), SPLIT)
 
@@ -95,7 +95,7 @@ def duplicates(key: Key) -> BenchCase:
 
 def validation_gain(key: Key) -> BenchCase:
     """F08: the sessions that validate have another gain, each its own."""
-    recipe, gain = make_base(key), key.pick(1.2, (1.6, 1.5), 3.0)
+    recipe, gain = make_base(key), key.pick(1.2, (1.6, 1.5), (3.0, 3.5))
     of_person = gain * key.rng().uniform(0.85, 1.15, int(recipe.people.max()) + 1)
     factor = of_person[recipe.people[recipe.validation]].reshape(-1, 1, 1, 1, 1)
     x = tuple(c.copy() for c in recipe.x)

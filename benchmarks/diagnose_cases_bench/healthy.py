@@ -83,7 +83,7 @@ def repeated_frames(key: Key) -> Recipe:
 def odd_style(key: Key) -> Recipe:
     """H10: a linear convolution before a maximum, softmax with from_logits=True, a low learning rate."""
     recipe = change(network={"before_pool": True, "from_logits": True, "norm_after_relu": True})(make_base(key))
-    return replace(recipe, learning_rate=key.pick(2e-3, (1e-3, 1.5e-3), 1e-3), epochs=30)
+    return replace(recipe, learning_rate=key.pick(2e-3, (1e-3, 1.5e-3), 1e-3), epochs=20)
 
 
 _BUILDERS = (

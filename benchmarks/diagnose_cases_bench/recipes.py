@@ -68,6 +68,8 @@ class Network:
     """Units of a dense layer before the last; 0 for none."""
     dropout: float = 0.3
     penalty: float = 0.0
+    norm: bool = True
+    """Batch normalisation after each convolution."""
     momentum: float = 0.9
     head: str = "softmax"
     """`softmax`, `logits` (with from_logits=True), `linear` (without), or `softmax softmax`."""
@@ -162,7 +164,8 @@ def simulate(windows: int, subjects: int, stride: int, seed: int) -> Samples:
         seed=seed,
     )  # fmt: skip
     samples = simulate_samples(settings)
-    return replace(samples, channels=tuple(c[:, :, :, ::FRAMES_APART] for c in samples.channels), start_frames=None)
+    a, b, c, d = (channel[:, :, :, ::FRAMES_APART] for channel in samples.channels)
+    return replace(samples, channels=(a, b, c, d), start_frames=None)
 
 
 def scale_inputs(samples: Samples) -> tuple[NDArray[np.float32], ...]:

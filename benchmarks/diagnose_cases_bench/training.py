@@ -36,12 +36,13 @@ def build_network(recipe: Recipe) -> keras.Model:
     h = layers.Concatenate()(
         [layers.AveragePooling3D((1, POINTS, 1))(points), layers.MaxPooling3D((1, POINTS, 1))(points)]
     )
-    h = _convolve(net, h, (1, 1, 5), net.filters)
+    if net.before_pool:
+        h = layers.MaxPooling3D((1, 1, 2))(layers.Conv3D(net.filters, (1, 1, 5))(h))
+    else:
+        h = _convolve(net, h, (1, 1, 5), net.filters)
     for _ in range(net.identity_blocks):
         block = layers.Input(h.shape[1:])
         h = keras.Model(block, block)(h)
-    if net.before_pool:
-        h = layers.MaxPooling3D((1, 1, 2))(layers.Conv3D(net.filters, (1, 1, 3))(h))
     if net.linear_stack:
         h = layers.Conv3D(net.filters, (1, 1, 3))(layers.Conv3D(net.filters, (1, 1, 3))(h))
         h = layers.ReLU()(h)
@@ -69,6 +70,8 @@ def _convolve(net: Network, h: Any, size: tuple[int, int, int], filters: int) ->
     conv = layers.Conv3D(filters, size, kernel_initializer=kernel, bias_initializer=bias, kernel_regularizer=penalty)
     norm = layers.BatchNormalization(momentum=net.momentum)
     h = conv(h)
+    if not net.norm:
+        return layers.ReLU()(h)
     return norm(layers.ReLU()(h)) if net.norm_after_relu else layers.ReLU()(norm(h))
 
 

@@ -92,7 +92,10 @@ def open_stdout() -> BinaryIO:
 
 
 def read_stdin() -> bytes:
-    """All of stdin, for a config given as `-`. Raises ConfigError where it is closed."""
+    """A config from stdin, given as `-`: at most one byte more than a config may have. Raises ConfigError where stdin
+    is closed."""
     if sys.stdin is None:
         raise ConfigError("standard input is closed, and the config was to come from it", "name a file instead of -")
-    return sys.stdin.buffer.read()
+    from pointcnn_cli.config.yaml_source import MAX_BYTES  # not for --help
+
+    return sys.stdin.buffer.read(MAX_BYTES + 1)

@@ -143,7 +143,7 @@ def _as_rows(part: ArrayLike, total: int) -> Rows:
 def _encode_labels(model: keras.Model, labels: NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Class numbers (rows,), -1 for what is no class of the model, and class names."""
     units = int(model.output_shape[-1])
-    classes = tuple(str(i) for i in range(max(units, 2)))
+    classes = tuple(f"class {i}" for i in range(max(units, 2)))
     if labels.ndim == 2 and labels.shape[1] > 1:
         return labels.argmax(axis=1).astype(np.int64), classes
     flat = labels.reshape(len(labels)).astype(np.float64)

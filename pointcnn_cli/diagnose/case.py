@@ -3,6 +3,7 @@
 A case is assembled from a config, a run directory, a directory made by hand, or arrays and a Keras model (`gather`).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +53,13 @@ class Case:
     def rng(self, code: str) -> np.random.Generator:
         """A generator of this case for one check."""
         return np.random.default_rng([PROBE_SEED, *code.encode()])
+
+    def count_steps(self) -> int | None:
+        """Steps of the optimiser in the epochs of the history, else in those planned; None where that is not known."""
+        epochs, settings = len(self.history) or self.settings.epochs, self.settings
+        if not epochs or not settings.batch_size or self.train is None:
+            return None
+        return epochs * (settings.steps_per_epoch or math.ceil(len(self.train) / settings.batch_size))
 
     @cached_property
     def scan(self) -> Scan | None:

@@ -11,7 +11,7 @@ from pointcnn_cli.diagnose.facts import Rows
 
 TRAIN_ROWS = 2_048  # training rows that are predicted: an accuracy to within two points
 SAME_LOSS = 0.005  # relative; what batches of another size and the last bits of float32 can change in a mean loss
-SMALLEST = 1e-7  # probability at which Keras clips before it takes the logarithm
+SMALLEST = 1e-7  # probability at which Keras clips before it takes the logarithm of one
 NEEDS = "the trained network (or its saved predictions), and training and validation rows with labels"
 
 
@@ -57,12 +57,11 @@ class Outcome:
         shares: NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
         return shares
 
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy in nats."""
+    def compute_loss(self, smallest: float = SMALLEST) -> float:
+        """Mean cross-entropy in nats, with probabilities of `smallest` at the least."""
         known = self.labels >= 0
         chosen = self.probabilities[known, self.labels[known]]
-        return float(-np.log(np.maximum(chosen, SMALLEST)).mean()) if known.any() else float("nan")
+        return float(-np.log(np.maximum(chosen, smallest)).mean()) if known.any() else float("nan")
 
 
 def pick_rows(rows: Rows, most: int, rng: np.random.Generator) -> Rows:
@@ -108,11 +107,13 @@ def find_epochs(case: Case, validation: Outcome) -> list[int]:
     Tells which epoch's weights were kept. Empty where none fits: the loss is no cross-entropy, or the history is not
     this network's.
     """
-    loss = validation.loss
+    # On TensorFlow, Keras takes the loss of a final softmax from its logits, and clips nothing.
+    losses = np.array([validation.compute_loss(), validation.compute_loss(float(np.finfo(np.float32).tiny))])
     if case.model is not None:
-        loss += sum(float(penalty) for penalty in case.model.losses)
+        losses += sum(float(penalty) for penalty in case.model.losses)
     logged = [row.get("val_loss", float("nan")) for row in case.history]
-    return [i for i, value in enumerate(logged) if abs(value - loss) <= SAME_LOSS * max(abs(loss), 0.01)]
+    margins = SAME_LOSS * np.maximum(abs(losses), 0.01)
+    return [i for i, value in enumerate(logged) if (abs(value - losses) <= margins).any()]
 
 
 def find_majority(case: Case) -> float:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from pointcnn_cli.errors import DataError, RunError
+from pointcnn_cli.files import read_regular
 from pointcnn_cli.hdf5.samples import DataIndex
 from pointcnn_cli.splits.parts import Rows, Split, describe_split
 
 SCHEMA_VERSION = 1
+MOST_BYTES, MOST_BYTES_A_ROW = 32 << 20, 32  # counts of a thousand classes take 15 MB, a row number ten bytes
+MOST_BYTES_OF_ANY = 1 << 28  # where the rows are not known: enough for 20 million
 _FORM = 'it looks like {"schema_version": 1, "train": [0, 1, ...], "validation": [...], "test": null}'
 
 
@@ -34,7 +37,7 @@ def read_split_file(path: Path, rows: int) -> Split:
     Raises DataError naming the file, and the part and place in it, for anything but disjoint lists of existing row
     numbers. Rows may be left out of all parts.
     """
-    document = _read_document(path)
+    document = _read_document(path, MOST_BYTES + rows * MOST_BYTES_A_ROW)
     _check_row_count(path, document, rows)
     train, validation = (_read_rows(path, document, name, rows) for name in ("train", "validation"))
     test = None if document.get("test") is None else _read_rows(path, document, "test", rows)
@@ -61,21 +64,22 @@ def read_run_split(path: Path, rows: int) -> Split:
 def read_trained_classes(path: Path, classes: Sequence[str]) -> Rows:
     """Numbers of the classes that had training rows, as the counts of a run's `split.json` say."""
     try:
-        counts = _read_document(path)["counts"]["train"]["classes"]
+        counts = _read_document(path, MOST_BYTES_OF_ANY)["counts"]["train"]["classes"]
         return np.flatnonzero([counts[name] > 0 for name in classes])
     except (KeyError, TypeError) as error:
         raise RunError(f"{path}: its counts of training rows are missing or damaged", "train again") from error
 
 
-def _read_document(path: Path) -> dict[str, Any]:
+def _read_document(path: Path, most: int) -> dict[str, Any]:
+    """The object in a file of at most `most` bytes."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_regular(path, most).decode())
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file", "check split.file") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}", "check split.file") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of thousands of digits
-        raise DataError(f"{path}: is not a JSON file: {error}", _FORM) from error
+        raise DataError(f"{path}: is not a split.json: {error}", _FORM) from error
     if not isinstance(document, dict):
         raise DataError(f"{path}: holds a {type(document).__name__} where a JSON object is expected", _FORM)
     version = document.get("schema_version")

@@ -1,6 +1,5 @@
 """PC404: moving statistics of batch normalisation against those of a batch and those of many training rows."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -134,19 +133,21 @@ def _measure(
     gains: tuple[NDArray[np.float64], NDArray[np.float64]],
     rng: np.random.Generator,
 ) -> Measurement:
-    name, outcome, gain = _choose_part(training, validation, gains)
-    p = min(1.0, 2 * compare_paired(gain, outcome.groups, rng))  # the better of two parts was chosen
+    p = compare_paired(gains[0], training.groups, rng)
     residue, steps = _compute_residue(case, layers)
-    effect = float(gain.mean())
+    effect = float(gains[0].mean())
     harmful = effect >= EFFECT_GATE
     lags = residue is not None and residue > RESIDUE
-    # The statistics of a network whose weights still move are always a little behind; training rows, which it knows by
-    # heart, show that most. The score is that of validation rows, so it is spoiled where they suffer too.
+    # Training rows suffer from nothing else than the statistics; validation rows that are unlike them gain and lose by
+    # chance. But the statistics of a network whose weights still move are always a little behind, which rows known by
+    # heart show most: the score is spoiled where validation rows suffer too.
     suffers = float(gains[1].mean()) >= EFFECT_GATE and compare_paired(gains[1], validation.groups, rng) < ALPHA
     spoils = harmful and (lags or effect >= SEVERE or suffers)
     told = (
-        f"With batch-normalisation statistics taken anew from training rows, accuracy on {len(outcome.rows)} {name} "
-        f"rows goes from {outcome.accuracy:.3f} to {outcome.accuracy + effect:.3f} (p = {p:.2g})."
+        f"With batch-normalisation statistics taken anew from training rows, accuracy on {len(training.rows)} training "
+        f"rows goes from {training.accuracy:.3f} to {training.accuracy + effect:.3f} (p = {p:.2g}), and on "
+        f"{len(validation.rows)} validation rows from {validation.accuracy:.3f} to "
+        f"{validation.accuracy + float(gains[1].mean()):.3f}."
     )
     lag = (
         f" After {steps} steps the moving statistics still hold {residue:.0%} of their initial values." if lags else ""
@@ -160,13 +161,13 @@ def _measure(
         statistic="accuracy gained by re-estimating batch statistics",
         value=effect,
         threshold=EFFECT_GATE,
-        n=len(outcome.rows),
-        groups=None if outcome.groups is None else len(np.unique(outcome.groups)),
+        n=len(training.rows),
+        groups=None if training.groups is None else len(np.unique(training.groups)),
         effect=effect,
-        interval=compute_cluster_interval(gain, outcome.groups, rng, 0.999),
+        interval=compute_cluster_interval(gains[0], training.groups, rng, 0.999),
         interval_level=0.999,
         p=p,
-        null="sign flips between moving and re-estimated statistics on the same rows, for two parts",
+        null="sign flips between moving and re-estimated statistics on the same training rows",
         minimum_detectable_effect=EFFECT_GATE,
         fix=_make_fix(case) if harmful or lags else None,
         details={
@@ -180,22 +181,11 @@ def _measure(
     )
 
 
-def _choose_part(
-    training: Outcome, validation: Outcome, gains: tuple[NDArray[np.float64], NDArray[np.float64]]
-) -> tuple[str, Outcome, NDArray[np.float64]]:
-    """The part that gains, training first: its rows suffer from nothing else than the statistics."""
-    if gains[0].mean() >= EFFECT_GATE or gains[0].mean() >= gains[1].mean():
-        return "training", training, gains[0]
-    return "validation", validation, gains[1]
-
-
 def _compute_residue(case: Case, layers: list[Any]) -> tuple[float | None, int | None]:
     """Weight of the initial values in the slowest moving statistics after all steps, and the steps; None if unknown."""
-    settings = case.settings
-    epochs = len(case.history) or settings.epochs
-    if not epochs or not settings.batch_size or case.train is None:
+    steps = case.count_steps()
+    if steps is None:
         return None, None
-    steps = epochs * (settings.steps_per_epoch or math.ceil(len(case.train) / settings.batch_size))
     return float(max(layer.momentum for layer in layers) ** steps), steps
 
 

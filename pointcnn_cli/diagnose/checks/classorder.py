@@ -16,6 +16,7 @@ from pointcnn_cli.diagnose.statistics import compute_p
 DRAWS = 4_000  # of the null: p < 0.001 needs a thousand at the least
 LEAST_MATCHED = 0.5  # accuracy after renaming; below it the network knows too little to tell an order
 LEAST_RECALL = 0.5  # of each renamed class: a rename moves a class as a whole, a confusion moves part of it
+FEWEST_TRAINED = 10  # rows of a class; a network knows no class by name that it has hardly met
 CLEARER = 2  # an order that differs leaves few rows under the old names
 
 
@@ -32,7 +33,7 @@ def check_class_order(case: Case) -> Iterator[Measurement]:
     kept = _find_testable(case, validation)
     n = int(kept.sum())
     if n < 20 or len(np.unique(validation.labels[kept])) < 2:
-        yield missing("PC301", "20 validation rows of two classes that also occur in training")
+        yield missing("PC301", "20 validation rows of two classes that have ten training rows each")
         return
     labels, predicted, k = validation.labels[kept], validation.predicted[kept], validation.classes
     confusion = _count(labels, predicted, k)
@@ -74,9 +75,9 @@ def check_class_order(case: Case) -> Iterator[Measurement]:
 def match_classes(confusion: NDArray[Any]) -> NDArray[np.int64]:
     """The best one-to-one renaming (classes,) of true classes into predicted ones, as far as it is one.
 
-    Cycles that hold a class without rows, or have less than `LEAST_RECALL` of their rows at the new names, or not
-    `CLEARER` times as many as at the old ones, are undone: they are confusions. All rows of a cycle count together,
-    since one of its classes may be hard to tell.
+    Cycles that have less than `LEAST_RECALL` of their rows at the new names, or not `CLEARER` times as many as at the
+    old ones, are undone: they are confusions. All rows of a cycle count together, since one of its classes may be hard
+    to tell; but each class needs more rows at its new name than at its old one.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -89,8 +90,9 @@ def match_classes(confusion: NDArray[Any]) -> NDArray[np.int64]:
         while (after := int(order[cycle[-1]])) != cycle[0]:
             cycle.append(after)
         unseen -= set(cycle)
-        hits, before = confusion[cycle, order[cycle]].sum(), confusion[cycle, cycle].sum()
-        if not totals[cycle].all() or hits < max(LEAST_RECALL * totals[cycle].sum(), CLEARER * before):
+        hits, before = confusion[cycle, order[cycle]], confusion[cycle, cycle]
+        moved = hits.sum() >= max(LEAST_RECALL * totals[cycle].sum(), CLEARER * before.sum())
+        if not moved or (hits <= before).any():
             order[cycle] = cycle
     return order
 
@@ -106,11 +108,12 @@ def _measure_training(case: Case) -> float | None:
 
 def _find_testable(case: Case, validation: Outcome) -> NDArray[np.bool_]:
     """Rows whose class was trained: one that was not is answered wrong without any order being wrong."""
-    trained = np.zeros(validation.classes + 1, bool)  # the last entry is that of label -1
-    if case.train is not None:
-        labels = case.labels_of(case.train)
-        trained[labels[labels >= 0]] = True
-    return trained[validation.labels]
+    if case.train is None:
+        return np.zeros(len(validation.labels), bool)
+    labels = case.labels_of(case.train)
+    counts = np.bincount(labels[labels >= 0], minlength=validation.classes)
+    trained = np.append(counts >= FEWEST_TRAINED, False)  # the last entry is that of label -1
+    return np.asarray(trained[validation.labels])
 
 
 def _count(labels: NDArray[np.int64], predicted: NDArray[np.int64], k: int) -> NDArray[np.int64]:

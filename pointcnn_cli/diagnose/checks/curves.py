@@ -52,7 +52,7 @@ def check_learning_rate(case: Case) -> Iterator[Measurement]:
         threshold=float(SPIKES),
         n=len(losses),
         at_most="SUSPECTED",
-        fix=_scale_rate(case, 0.1, "Train with a tenth of the learning rate, or clip the gradient (clipnorm=1).")
+        fix=scale_rate(case, 0.1, "Train with a tenth of the learning rate, or clip the gradient (clipnorm=1).")
         if found
         else None,
     )  # fmt: skip
@@ -61,7 +61,7 @@ def check_learning_rate(case: Case) -> Iterator[Measurement]:
 def check_unfinished(case: Case) -> Iterator[Measurement]:
     """PC502: training loss that still falls at the end, or too few steps. Suspected at most."""
     losses, accuracies = read_column(case, "loss"), read_column(case, "accuracy")
-    steps = _count_steps(case)
+    steps = case.count_steps()
     if len(losses) < 2 or len(accuracies) < 2 or not (np.isfinite(losses).all() and np.isfinite(accuracies).all()):
         yield missing("PC502", "a history of two epochs with finite loss and accuracy")
         return
@@ -109,17 +109,12 @@ def compute_slope(values: NDArray[np.float64]) -> float:
 
 
 def read_column(case: Case, name: str) -> NDArray[np.float64]:
+    """The values of one column of the history (epochs that have it,)."""
     return np.array([row[name] for row in case.history if name in row], dtype=np.float64)
 
 
-def _count_steps(case: Case) -> int | None:
-    settings = case.settings
-    if settings.batch_size is None or case.train is None:
-        return None
-    return len(case.history) * (settings.steps_per_epoch or math.ceil(len(case.train) / settings.batch_size))
-
-
-def _scale_rate(case: Case, factor: float, text: str) -> Fix:
+def scale_rate(case: Case, factor: float, text: str) -> Fix:
+    """The fix that multiplies the learning rate, as a setting where the rate is known."""
     rate = case.settings.learning_rate
     return Fix(text) if rate is None else Fix(text, {"train.learning_rate": min(float(f"{rate * factor:.6g}"), 10.0)})
 

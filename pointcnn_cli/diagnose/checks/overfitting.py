@@ -108,7 +108,7 @@ def _keeps_best(case: Case, validation: Outcome, losses: NDArray[np.float64]) ->
     places = find_epochs(case, validation)
     if places:
         return bool(losses[places].min() <= losses.min() * (1 + STILL_BEST))
-    return bool(validation.loss <= losses.min() * (1 + STILL_BEST))
+    return bool(validation.compute_loss() <= losses.min() * (1 + STILL_BEST))
 
 
 def measure_temperature(outcome: Outcome) -> tuple[float, float]:

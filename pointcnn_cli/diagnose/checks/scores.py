@@ -55,8 +55,10 @@ def _list_reported(case: Case, validation: Outcome) -> Iterator[tuple[str, list[
     metrics = case.saved_metrics or {}
     if isinstance(metrics.get("accuracy"), (int, float)):
         yield "metrics.json", [float(metrics["accuracy"])]
-    places = find_epochs(case, validation) or range(len(case.history))
-    logged = [case.history[i]["val_accuracy"] for i in places if "val_accuracy" in case.history[i]]
+    places = find_epochs(case, validation)
+    # The last epoch is the likeliest, should another one have had its loss.
+    rows = [case.history[i] for i in places] + [*case.history[-1:]] if places else case.history
+    logged = [row["val_accuracy"] for row in rows if "val_accuracy" in row]
     logged = [v for v in logged if np.isfinite(v)]
     if logged:
         yield "the history", logged
