@@ -166,11 +166,12 @@ def test_validation_inputs_on_another_scale_are_mapped_back(healthy, parts, chan
     assert found.p < 1e-3
 
 
-def test_a_difference_that_a_sensor_may_have_is_suspected_at_most(healthy, parts):
-    x, y, val_x, val_y, _ = parts
-    found, verdict = measure(forward.check_preprocessing, make_case(healthy[0], x, y, (val_x * 3.0, val_y)))
-    assert verdict in ("SUSPECTED", None)
-    assert found.value == found.effect
+def test_a_gain_that_a_sensor_may_have_is_another_recording_and_no_preprocessing(healthy, parts):
+    x, y, val_x, val_y, groups = parts
+    case = make_case(healthy[0], x, y, (val_x * 3.0, val_y), groups=groups)
+    diagnosis = judge(forward.check_inputs(case))
+    assert [(f.code, f.verdict) for f in diagnosis.findings] == [("PC206", "CONFIRMED"), ("PC208", "SUSPECTED")]
+    assert "sensor" in diagnosis.findings[0].measurement.sentence
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,15 @@ def test_validation_channels_in_another_order_are_found(two_inputs, parts):
     assert "PC208" not in judge(forward.check_inputs(case)).confirmed  # what looks like other scales is another order
     sound = make_case(model, list(halves), y, (list(val_halves), val_y), groups=groups)
     assert measure(forward.check_channel_order, sound)[1] is None
+
+
+def test_what_only_lifts_an_accuracy_of_zero_to_chance_explains_nothing(two_inputs, parts):
+    model, halves, val_halves = two_inputs
+    _, y, _, val_y, groups = parts
+    case = make_case(model, list(halves), y, (list(val_halves), (val_y + 2) % CLASSES), groups=groups)
+    found, verdict = measure(forward.check_channel_order, case)
+    assert verdict is None
+    assert found.effect > 0.1
 
 
 def test_only_inputs_of_one_shape_change_places():

@@ -47,6 +47,13 @@ def test_a_symptom_is_no_cause_where_its_cause_is_confirmed():
     assert diagnosis.confirmed == ("PC201",)
 
 
+@pytest.mark.parametrize(("labels", "verdict"), [(0.01, "SUSPECTED"), (None, "CONFIRMED")])
+def test_overfitting_is_what_is_left_once_labels_are_not_even_suspected(labels, verdict):
+    doubts = [] if labels is None else [measured("PC303", p=labels)]
+    found = {f.code: f.verdict for f in judge([measured(), *doubts]).findings}
+    assert found["PC504"] == verdict
+
+
 def test_the_cause_of_a_meaningless_score_is_told_first():
     codes = ("PC401", "PC504", "PC201", "PC305")
     findings = judge([measured(code, "proof", harm=True) for code in codes]).findings

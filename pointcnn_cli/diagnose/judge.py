@@ -20,6 +20,8 @@ EXPLAINED_BY: dict[str, tuple[str, ...]] = {
     "PC202": ("PC201",),
     "PC204": ("PC203",),
 }
+# The same, where a suspicion is enough: overfitting is what is left when nothing is wrong with the labels.
+DOUBTED_BY: dict[str, tuple[str, ...]] = {"PC504": ("PC302", "PC303")}
 
 
 def judge(measurements: Iterable[Measurement]) -> Diagnosis:
@@ -36,7 +38,8 @@ def judge(measurements: Iterable[Measurement]) -> Diagnosis:
         elif m.code not in found or _outweighs(verdict, m, found[m.code]):
             found[m.code] = Finding(verdict, CATALOGUE[m.code], m)
     confirmed = {code for code, finding in found.items() if finding.verdict == "CONFIRMED"}
-    kept = [_explain_away(finding, confirmed) for finding in found.values()]
+    likely = confirmed | {code for code, finding in found.items() if finding.verdict == "SUSPECTED"}
+    kept = [_explain_away(finding, confirmed, likely) for finding in found.values()]
     # What one check could not measure and another ruled out is ruled out.
     kept = [f for f in kept if not (f.verdict == "INCONCLUSIVE" and f.code in absent)]
     kept.sort(key=lambda f: (_strength(f.verdict), RANK[f.code]))
@@ -75,9 +78,10 @@ def _outweighs(verdict: Verdict, m: Measurement, other: Finding) -> bool:
     return _strength(verdict) < _strength(other.verdict) or (verdict == other.verdict and "arms" in m.details)
 
 
-def _explain_away(finding: Finding, confirmed: set[str]) -> Finding:
+def _explain_away(finding: Finding, confirmed: set[str], likely: set[str]) -> Finding:
     """A symptom whose cause is confirmed is no cause itself."""
-    causes = [code for code in EXPLAINED_BY.get(finding.code, ()) if code in confirmed and code != finding.code]
+    causes = confirmed.intersection(EXPLAINED_BY.get(finding.code, ())) - {finding.code}
+    causes |= likely.intersection(DOUBTED_BY.get(finding.code, ()))
     if not causes or finding.verdict != "CONFIRMED":
         return finding
     return Finding("SUSPECTED", finding.title, finding.measurement)

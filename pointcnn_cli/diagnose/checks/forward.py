@@ -1,4 +1,4 @@
-"""PC208 and PC103: validation inputs mapped back to what training inputs look like, and predicted again.
+"""PC208, PC206 and PC103: validation inputs mapped back to what training inputs look like, and predicted again.
 
 A map that makes the network right was missing: the strongest evidence short of a training.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.diagnose.case import Case
+from pointcnn_cli.diagnose.checks.drift import SHIFT_ADVICE
 from pointcnn_cli.diagnose.facts import CaseData, Rows
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.outcomes import Outcome, pick_rows, score_rows, score_train
@@ -20,6 +21,7 @@ from pointcnn_cli.diagnose.statistics import compare_paired, compute_cluster_int
 
 ROWS = 512  # validation rows that are predicted again for each map
 GAIN = 0.10  # accuracy that a map must bring: more than a shift between people explains
+EXPLAINS = 0.5  # of the gap to training rows; whatever shuffles the answers lifts an accuracy of 0 to chance
 SYMPTOM = 0.05  # training minus validation accuracy below which there is nothing to explain
 ORDINARY_SLOPES = (0.8, 1.25)  # of deviations between parts, and below it no map is tried
 ORDINARY_SHIFT = 0.5  # in deviations of training
@@ -61,18 +63,19 @@ class AffineMap:
 
 
 def check_inputs(case: Case) -> Iterator[Measurement]:
-    """PC208 and PC103: both maps are tried, and where both help the one that helps less is a shadow of the other."""
+    """Scale and order are both tried, and where both help the one that helps less is a shadow of the other."""
     measured = [*check_preprocessing(case), *check_channel_order(case)]
     helpful = [m for m in measured if m.found and m.effect is not None]
     strongest = max(helpful, key=lambda m: m.effect or 0.0, default=None)
     for m in measured:
-        if m in helpful and m is not strongest and strongest is not None:
+        if strongest is not None and m in helpful and (m.effect or 0.0) < (strongest.effect or 0.0):
             m = replace(m, at_most="SUSPECTED", sentence=f"{m.sentence} {strongest.code} explains more of it.")
         yield m
 
 
 def check_preprocessing(case: Case) -> Iterator[Measurement]:
-    """PC208: undo the affine map between training and validation values and predict again."""
+    """PC208: undo the affine map between training and validation values and predict again; PC206 where the map may be a
+    sensor's."""
     sample = _sample_validation(case)
     if sample is None or case.scan is None or case.data is None:
         yield missing("PC208", NEEDS_FORWARD)
@@ -93,19 +96,19 @@ def check_preprocessing(case: Case) -> Iterator[Measurement]:
     gain = float(differences.mean())
     worst = int(np.argmax(np.abs(np.log(best.slope)) + np.abs(best.shift) / best.spread))
     beyond = _is_beyond_sessions(best, case)
-    found = gain >= GAIN
-    yield Measurement(
+    found = gain >= max(GAIN, EXPLAINS * gap)
+    measured = Measurement(
         "PC208",
         "test",
         f"Validation values are {best.slope[worst]:.4g} x training values {best.shift[worst]:+.4g} "
         f"({case.scan.coordinates[worst]}). With this undone, accuracy on {len(sample.rows)} validation rows "
         f"{'rises' if gain > 0 else 'goes'} from {sample.accuracy:.3f} to {sample.accuracy + gain:.3f} (p = {p:.2g})."
-        + ("" if beyond or not found else " A sensor whose gain differs between sessions would look the same."),
+        + ("" if beyond or not found else " A sensor whose gain differs between sessions looks like this, too."),
         found=found,
         harm=True if found else None,
         statistic="validation accuracy gained by undoing the difference in scale",
         value=gain,
-        threshold=GAIN,
+        threshold=max(GAIN, EXPLAINS * gap),
         n=len(sample.rows),
         groups=_count_groups(sample),
         effect=gain,
@@ -124,6 +127,9 @@ def check_preprocessing(case: Case) -> Iterator[Measurement]:
         else None,
         details={"slopes": _round(best.slope), "shifts": _round(best.shift)},
     )
+    yield measured
+    if found and not beyond:  # whatever it is, it is another world than that of training, and it spoils the score
+        yield replace(measured, code="PC206", at_most="CONFIRMED", fix=Fix(SHIFT_ADVICE))
 
 
 def fit_maps(case: Case) -> list[AffineMap]:
@@ -205,7 +211,7 @@ def check_channel_order(case: Case) -> Iterator[Measurement]:
     gain = float(tried[best].mean())
     rng = case.rng("PC103")
     p = min(1.0, len(orders) * compare_paired(tried[best], sample.groups, rng))
-    names, found = case.data.names, gain >= GAIN
+    names, found = case.data.names, gain >= max(GAIN, EXPLAINS * gap)
     swapped = {names[i]: names[j] for i, j in enumerate(orders[best]) if i != j}
     told = ", ".join(f"input {i} gets what validation calls {j}" for i, j in swapped.items())
     yield Measurement(
@@ -217,7 +223,7 @@ def check_channel_order(case: Case) -> Iterator[Measurement]:
         harm=True if found else None,
         statistic="validation accuracy gained by reordering channels",
         value=gain,
-        threshold=GAIN,
+        threshold=max(GAIN, EXPLAINS * gap),
         n=len(sample.rows),
         groups=_count_groups(sample),
         effect=gain,
@@ -274,4 +280,4 @@ def _round(values: NDArray[np.float64]) -> list[float]:
     return [float(f"{v:.6g}") for v in values]
 
 
-CHECKS = (Check(("PC208", "PC103"), Tier.FORWARD, check_inputs),)
+CHECKS = (Check(("PC208", "PC206", "PC103"), Tier.FORWARD, check_inputs),)
