@@ -88,6 +88,26 @@ def test_a_class_that_training_lost_elsewhere_is_202():
     assert shares.details["untrained_classes"] == [people.classes[2]]
 
 
+@pytest.mark.parametrize("with_groups", [True, False])
+def test_a_class_of_which_training_kept_two_rows_is_202_too(with_groups):
+    people = simulate_people(windows=720, subjects=24, seed=5)
+    train, validation = hold_out_people(people)
+    lost = train[people.labels[train] == 2][2:]
+    case = make_case(np.setdiff1d(train, lost), validation, people, with_groups=with_groups)
+    (shares, _) = check_class_shares(case)
+    assert verdicts(shares) == {"PC202": "CONFIRMED"}
+    assert shares.effect == pytest.approx(np.mean(people.labels[validation] == 2))
+    assert f"{people.classes[2]} (2 rows train" in shares.sentence
+
+
+def test_a_class_that_is_rare_everywhere_is_not_blamed_on_the_split():
+    people = simulate_people(windows=720, subjects=24, seed=5)
+    train, validation = hold_out_people(people)
+    rare = [part[people.labels[part] == 2] for part in (train, validation)]
+    case = make_case(np.setdiff1d(train, rare[0][4:]), np.setdiff1d(validation, rare[1][1:]), people)
+    assert verdicts(*check_class_shares(case)) == {"PC202": "PRESENT"}
+
+
 def test_history_below_the_ceiling_is_told():
     history = tuple({"epoch": i, "accuracy": 0.9, "val_accuracy": 0.1} for i in range(1, 8))
     (shares, _) = check_class_shares(tail_case(history=history))

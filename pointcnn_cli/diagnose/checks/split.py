@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.facts import LabelledParts
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
+from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.statistics import PERMUTATIONS, compute_binomial_interval, compute_p, compute_total_variation
 from pointcnn_cli.metrics import compute_accuracy_interval
@@ -42,6 +43,8 @@ class _Parts:
     """Total variation distance between the class shares of training and validation."""
     null: NDArray[np.float64]
     """The same of random re-splits of the same sizes."""
+    share_null: NDArray[np.float64]
+    """Of those re-splits, the smallest share of a class's rows that trains."""
     groups: int | None
     """Groups that were re-split whole; None where rows were."""
 
@@ -77,19 +80,20 @@ def _describe(case: Case, known: LabelledParts) -> _Parts:
     train, validation = (rows[labels[rows] >= 0] for rows in (known.train, known.validation))
     size = len(known.classes)
     counts = np.stack([np.bincount(labels[rows], minlength=size) for rows in (train, validation)])
-    null, groups = _draw_resplits(case, labels, train, validation, size)
+    null, share_null, groups = _draw_resplits(case, labels, train, validation, size)
     return _Parts(
         known.classes, labels, train, validation, counts,
         tuple(name for name, t, v in zip(known.classes, *counts, strict=True) if v and not t),
         compute_ceiling(labels, train, validation), compute_chance(labels, train, validation),
-        compute_total_variation(*counts), null, groups,
+        compute_total_variation(*counts), null, share_null, groups,
     )  # fmt: skip
 
 
 def _draw_resplits(
     case: Case, labels: NDArray[np.int64], train: NDArray[np.int64], validation: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.float64], int | None]:
-    """Total variation of random re-splits (draws,), and how many groups were dealt out whole.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int | None]:
+    """Total variation of random re-splits (draws,), the smallest share of a class's rows that trains in each (draws,),
+    and how many groups were dealt out whole.
 
     Groups stay whole where the user's own split keeps (nearly) all of them whole: then the honest comparison is with
     other hold-outs of whole groups, whose class shares differ more than those of single rows.
@@ -103,14 +107,15 @@ def _draw_resplits(
     table = np.zeros((int(codes.max()) + 1, size), np.int64)  # (units, classes)
     np.add.at(table, (codes, labels[rows]), 1)
     sizes, total = table.sum(axis=1), table.sum(axis=0)
-    null = np.empty(PERMUTATIONS)
+    null, shares = np.empty(PERMUTATIONS), np.empty(PERMUTATIONS)
     for draw in range(PERMUTATIONS):
         order = rng.permutation(len(table))
         taken = order[: max(1, int(np.searchsorted(np.cumsum(sizes[order]), held_out)))]
         counts = table[taken].sum(axis=0)
         left = total - counts
         null[draw] = compute_total_variation(counts, left) if left.sum() and counts.sum() else 1.0
-    return null, None if units is None else len(table)
+        shares[draw] = (left[total > 0] / total[total > 0]).min()
+    return null, shares, None if units is None else len(table)
 
 
 def _judge_shares(case: Case, parts: _Parts, code: str, is_tail: bool) -> Measurement:
@@ -145,6 +150,8 @@ def _judge_shares(case: Case, parts: _Parts, code: str, is_tail: bool) -> Measur
             n=len(parts.validation), effect=1.0 - parts.ceiling, fix=fix, details=details,
         )  # fmt: skip
     skewed = parts.variation > threshold
+    if not skewed and (starved := _measure_starved(parts, code, sentence, fix, details)):
+        return starved
     rare = [n for n, t, v in zip(parts.classes, *parts.counts, strict=True) if 0 < t < FEWEST_ROWS or v < FEWEST_ROWS]
     if rare and not skewed:
         return Measurement(
@@ -159,6 +166,26 @@ def _judge_shares(case: Case, parts: _Parts, code: str, is_tail: bool) -> Measur
         p=compute_p(parts.variation, parts.null), null=f"{PERMUTATIONS} random re-splits of "
         + ("rows" if parts.groups is None else "whole groups"), minimum_detectable_effect=threshold,
         fix=fix, details=details,
+    )  # fmt: skip
+
+
+def _measure_starved(
+    parts: _Parts, code: str, sentence: str, fix: Fix, details: dict[str, object]
+) -> Measurement | None:
+    """Classes that validate in earnest and have next to no training rows, held against re-splits; None without any."""
+    train, validation = parts.counts
+    starved = (train < FEWEST_ROWS) & (train < validation)
+    effect = float(validation[starved].sum() / max(len(parts.validation), 1))
+    if effect < EFFECT_GATE:
+        return None
+    share = float((train / np.maximum(train + validation, 1))[starved].min())
+    told = [f"{parts.classes[i]} ({train[i]} rows train, {validation[i]} validate)" for i in np.flatnonzero(starved)]
+    return Measurement(
+        code, "test", f"{sentence} Next to nothing can be learnt of {_join(told)}: {effect:.1%} of validation.",
+        statistic="smallest share of a class's rows that trains", value=share,
+        threshold=float(np.quantile(parts.share_null, 0.001)), n=len(parts.labels), groups=parts.groups, effect=effect,
+        p=compute_p(-share, -parts.share_null), null=f"{PERMUTATIONS} random re-splits of "
+        + ("rows" if parts.groups is None else "whole groups"), fix=fix, details=details,
     )  # fmt: skip
 
 
