@@ -70,17 +70,18 @@ def _tell_overall(records: Sequence[Record]) -> str:
     judges: dict[str, Callable[[Record], dict[str, bool]]] = {"diagnose": judge_tool}
     for name in records[0]["baselines"] if records else ():
         judges[name] = lambda record, name=name: judge_baseline(record, name)  # type: ignore[misc]
-    lines = ["| | detected | >= 1 right | exact (singles) | exact (several) | over-blamed | false alarms on healthy |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| | detected | >= 1 right | exact (singles) | exact (several) | harmless fault mentioned | over-blamed "
+             "| false alarms on healthy |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     healthy = [r for r in records if r["name"].startswith("H")]
     faulty = [r for r in records if not r["name"].startswith("H") and (r["truth"]["roots"] or r["truth"]["present"])]
     for name, judge in judges.items():
         judged = [(r, judge(r)) for r in faulty]
         shares = [
-            [j["detected"] for _, j in judged],
+            [j["detected"] for r, j in judged if r["truth"]["roots"]],
             [j["one right"] for r, j in judged if r["truth"]["roots"]],
             [j["exact"] for r, j in judged if _is_single(r)],
             [j["exact"] for r, j in judged if not _is_single(r)],
+            [j["detected"] for r, j in judged if not r["truth"]["roots"]],
             [not j["clean"] for _, j in judged],
             [not judge(r)["clean"] for r in healthy],
         ]

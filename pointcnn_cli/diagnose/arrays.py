@@ -108,7 +108,9 @@ def _drop_trailing_one(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _name_input(tensor: Any, number: int) -> str:
-    return str(getattr(tensor, "name", None) or f"input_{number}")
+    """Its own name, but for one that Keras made up."""
+    name = str(getattr(tensor, "name", None) or "keras_tensor")
+    return f"input {number}" if name.startswith("keras_tensor") else name
 
 
 def _find_parts(

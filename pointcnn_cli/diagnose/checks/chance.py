@@ -78,8 +78,8 @@ def _measure_collapse(training: Outcome, majority: float) -> Iterator[Measuremen
     yield Measurement(
         "PC603",
         "proof",
-        f"The network gives the same answer to {largest:.3f} of {len(training.rows)} training rows, although no "
-        f"class has more than {majority:.3f} of them. It has learnt nothing from its inputs.",
+        f"The network gives the same answer to {largest:.0%} of {len(training.rows)} training rows, although no "
+        f"class has more than {majority:.0%} of them. It has learnt nothing from its inputs.",
         harm=True,
         statistic="share of training rows with the most frequent answer",
         value=largest,

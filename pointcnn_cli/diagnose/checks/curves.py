@@ -42,7 +42,7 @@ def check_learning_rate(case: Case) -> Iterator[Measurement]:
     yield Measurement(
         "PC501",
         "test",
-        (f"{'; '.join(seen)}. A learning rate that is too high looks like this"
+        (f"{_capitalise('; '.join(seen))}. A learning rate that is too high looks like this"
         + ("." if rate is None else f" (it is {rate:g})."))
         if found
         else f"Training loss goes from {losses[0]:.3g} to {losses[-1]:.3g} without jumps.",
@@ -90,6 +90,10 @@ def check_unfinished(case: Case) -> Iterator[Measurement]:
         fix=_prolong(case) if found else None,
         details={"steps": steps},
     )
+
+
+def _capitalise(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def compute_trend_p(values: Sequence[float] | NDArray[np.float64]) -> float:

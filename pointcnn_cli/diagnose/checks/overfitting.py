@@ -78,7 +78,7 @@ def _describe(
     return Measurement(
         "PC504",
         "test",
-        f"Without dropout, training accuracy is {gap:+.3f} above validation accuracy ({validation.accuracy:.3f}; "
+        f"Without dropout, training accuracy minus validation accuracy ({validation.accuracy:.3f}) is {gap:+.3f} ("
         f"99.9 % interval {interval[0]:+.3f} to {interval[1]:+.3f}); {why}.",
         found=verdict is not None,
         harm=None if verdict is None else verdict != "PRESENT",

@@ -28,11 +28,11 @@ def check_step_size(case: Case) -> Iterator[Measurement]:
     if rate is None or size is None or settings.optimizer not in BOUNDED:
         return  # the curves of the losses, if there are any, must do
     learnt = bool(len(accuracies)) and bool(accuracies[-1] >= FITTED)
-    told = f"With {settings.optimizer} a step moves a weight by up to the learning rate, {rate:g}"
+    told = f"With {settings.optimizer}, a step moves a weight by up to the learning rate"
     long = rate / size > LONGEST_STEP and not learnt
     yield Measurement(
         "PC501", "test",
-        f"{told}, {rate / size:.2g} times the standard deviation that weights start with ({size:.2g}).",
+        f"{told}, and {rate:g} is {rate / size:.2g} times the standard deviation that weights start with ({size:.2g}).",
         found=long, statistic="learning rate / initial size of weights", value=rate / size, threshold=LONGEST_STEP,
         at_most="SUSPECTED", fix=scale_rate(case, USUAL_RATE / rate, f"Train with a learning rate of {USUAL_RATE:g}.")
         if long else None,
@@ -47,7 +47,7 @@ def check_step_size(case: Case) -> Iterator[Measurement]:
         fix = scale_rate(case, USUAL_RATE / rate, f"Train with a learning rate of {USUAL_RATE:g}.")
     yield Measurement(
         "PC502", "test",
-        f"{told}; in all {steps} steps that is at most {way:.2g} times the standard deviation that weights start with "
+        f"{told}: {steps} steps of {rate:g} come to {way:.2g} times the standard deviation that weights start with "
         f"({size:.2g}), so the network hardly changes.",
         found=short, statistic="learning rate x steps / initial size of weights", value=way, threshold=SHORTEST_WAY,
         n=steps, at_most="SUSPECTED", fix=fix if short else None,
@@ -62,4 +62,4 @@ def compute_typical_weight(model: "keras.Model") -> float | None:
     return float(np.median([math.sqrt(2.0 / fan) for fan in fans])) if fans else None
 
 
-CHECKS = (Check(("PC501", "PC502"), Tier.STATIC, check_step_size),)
+CHECKS = (Check(("PC501", "PC502"), Tier.GRAPH, check_step_size),)

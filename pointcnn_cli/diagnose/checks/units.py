@@ -47,8 +47,8 @@ def check_units(case: Case) -> Iterator[Measurement]:
     elif worst and dead[worst] > DEAD:
         layers = [name for name in dead if dead[name] > DEAD]
         sentence = (
-            f"In {_name_some(layers)} more than half of the units are dead: {dead[worst]:.0%} in {worst} give less "
-            f"than {SILENT} on each of {n} training rows. "
+            f"More than half of the units are dead in {_name_some(layers)}: {dead[worst]:.0%} of those of {worst} give "
+            f"less than {SILENT} on each of {n} training rows. "
             + ("Training accuracy is stuck." if stalled else "The rest fits.")
         )
         yield _report(sentence, stalled, dead[worst], DEAD, f"share of dead units in {worst}", n)

@@ -171,9 +171,11 @@ def check_class_sizes(case: Case) -> Iterator[Measurement]:
     untreated = ratio < UNEQUAL and case.settings.class_weight is None
     remark = ", and no class weights are set" if untreated else ""
     yield Measurement(
-        "PC304", "proof", f"{known.classes[many]} has {counts[many]} training rows and {known.classes[rare]} "
-        f"{counts[rare]}{remark}.", found=untreated, statistic="rows of the rarest class over the most frequent",
-        value=ratio, threshold=UNEQUAL, n=len(known.train),
+        "PC304", "proof",
+        f"The largest class, {known.classes[many]}, has {counts[many]} training rows and "
+        f"the smallest, {known.classes[rare]}, {counts[rare]}{remark}.",
+        found=untreated, statistic="rows of the rarest class over the most frequent", value=ratio,
+        threshold=UNEQUAL, n=len(known.train),
         fix=Fix("Weight classes by inverse frequency, and watch macro F1.", {"train.class_weight": "balanced"}),
     )  # fmt: skip
 
