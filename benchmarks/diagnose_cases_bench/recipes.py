@@ -128,7 +128,7 @@ class Truth:
     experiments: frozenset[str] = frozenset()
     """Roots that only a training can confirm: without `--prove` SUSPECTED counts."""
     misreports: bool = False
-    """The score is wrong, not the network: a cure makes validation agree with the test rows."""
+    """The score is wrong, not the network: after a cure validation is no longer above the test rows."""
 
 
 Repair = Callable[[Recipe], Recipe]
