@@ -35,6 +35,7 @@ from pointcnn_cli.diagnose.findings import Diagnosis
 from pointcnn_cli.errors import UsageError
 
 CASES = {**FAULTS, **COMBINATIONS, **HEALTHY}
+BUDGET = 120.0  # seconds for experiments: the trainings of the cases are over too soon to be a measure
 AGREES = 0.1  # validation above test accuracy: up to this, a score is no flattery
 Name = tuple[str, int, int]
 
@@ -76,7 +77,7 @@ def diagnose(recipe: Recipe, trained: Trained, *, prove: bool) -> Diagnosis:
     return diagnose_fit(
         trained.model, list(recipe.x), encode(recipe, recipe.y), groups=recipe.people if recipe.groups_known else None,
         history=trained.history, batch_size=recipe.batch_size, shuffle=recipe.shuffle,
-        class_weight=recipe.class_weight, prove=prove, **known,
+        class_weight=recipe.class_weight, prove=prove, budget=BUDGET, **known,
     )  # fmt: skip
 
 

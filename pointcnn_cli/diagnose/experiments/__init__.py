@@ -57,7 +57,7 @@ def run_experiments(case: Case, so_far: Diagnosis, budget: float | None, reporte
         needs = f"a network that can be trained anew on these rows ({type(error).__name__}: {error})"
         known = isinstance(error, ValueError)
         return [replace(missing(code, needs), details={"failed": not known}) for code in dict.fromkeys(codes)]
-    for experiment in EXPERIMENTS:
+    for experiment in _order(bench):
         if experiment.is_needed(bench):
             bench.results += _run(experiment, bench)
     try:
@@ -96,6 +96,18 @@ def count_planned_steps(case: Case) -> int | None:
         return None
     size = case.settings.batch_size or 32
     return int(epochs * (case.settings.steps_per_epoch or -(-len(case.train) // size)))
+
+
+def _order(bench: Bench) -> list[Experiment]:
+    """The split first, since a bad one explains all else; then what is suspected, and what is merely open last: the
+    budget may not pay for everything."""
+
+    def rank(experiment: Experiment) -> int:
+        if experiment.run in (swap_splits, measure_leak):
+            return 0
+        return 1 if bench.find(*experiment.codes) is not None else 2
+
+    return sorted(EXPERIMENTS, key=rank)
 
 
 def _run(experiment: Experiment, bench: Bench) -> list[Measurement]:
@@ -145,6 +157,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(("PC206",), _suspects("PC206"), measure_shift),
     Experiment(("PC302",), _suspects("PC302"), try_shuffled_labels),
     Experiment(("PC407",), _is_open("PC407", "PC406", "PC403"), memorise_rows),
-    Experiment(("PC501", "PC502"), _is_open("PC501", "PC502"), sweep_rates),
     Experiment(("PC405",), _is_open("PC405"), try_unregularised),
+    Experiment(("PC501", "PC502"), _is_open("PC501", "PC502"), sweep_rates),
 )
