@@ -49,13 +49,14 @@ OWN_VARIANTS: dict[str, tuple[list[str], bool]] = {
     "pointcnn-silent": ([], False),
     "pointcnn-stock-layers": (["model.fast=false"], True),
 }
-# The stock script: its arguments beyond the data, whether it has a checkpoint, and its environment.
-STOCK_VARIANTS: dict[str, tuple[dict[str, bool], bool, dict[str, str]]] = {
-    "stock": ({"progress": True}, True, ONEDNN),
-    "stock-bare": ({"progress": False}, False, ONEDNN),
-    "stock-late-relu": ({"progress": True, "as_written": False}, True, ONEDNN),
-    "stock-untouched": ({"progress": True}, True, {}),
+# The stock script: its arguments beyond the data, and its environment.
+STOCK_VARIANTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "stock": ({"progress": True}, ONEDNN),
+    "stock-bare": ({"progress": False, "checkpoint": None}, ONEDNN),
+    "stock-late-relu": ({"progress": True, "as_written": False}, ONEDNN),
+    "stock-untouched": ({"progress": True}, {}),
 }
+TORCH = "torch"  # compared too wherever PyTorch is installed
 DEFAULTS_VARIANTS = {  # of `defaults`: settings beyond configs/base.yaml
     "defaults": [],
     "normalization": ["augment=null"],
@@ -80,16 +81,18 @@ def choose_training(name: str, file: Path, rows: int, epochs: int) -> Subject:
     if name in OWN_VARIANTS:
         overrides, progress = OWN_VARIANTS[name]
         return train_subject(name, AS_ASKED, overrides, file, rows, epochs=epochs, progress=progress)
-    options, keeps, environment = STOCK_VARIANTS[name]
-    checkpoint = str(file.parent / f"{name}.keras") if keeps else None
-    arguments = {"file": str(file), "batch": BATCH, "epochs": epochs, "checkpoint": checkpoint, **options}
-    return Subject(name, "train_stock", arguments, environment)
+    arguments = {"file": str(file), "batch": BATCH, "checkpoint": str(file.parent / f"{name}.keras")}
+    if name == TORCH:
+        return Subject(name, "train_torch", arguments)
+    options, environment = STOCK_VARIANTS[name]
+    return Subject(name, "train_stock", {**arguments, "epochs": epochs, **options}, environment)
 
 
 def time_training(arguments: argparse.Namespace, folder: Path) -> Iterator[Record]:
-    """Epochs of the network of the original question, by pointcnn and by a stock Keras script."""
+    """Epochs of the network of the original question, by pointcnn, a stock Keras script, and PyTorch where it is."""
     file = make_file(folder / "rows.h5", arguments.rows, arguments.points, arguments.frames, arguments.dtype[0])
-    names = list(dict.fromkeys([*(arguments.variant or ["pointcnn"]), arguments.baseline]))
+    others = [TORCH] if read_versions()[TORCH] else []
+    names = list(dict.fromkeys([*(arguments.variant or ["pointcnn"]), *others, arguments.baseline]))
     found = measure([choose_training(n, file, arguments.rows, arguments.rounds + 1) for n in names], arguments.rounds)
     for name in names[:-1]:
         pair = {key: found[key] for key in (name, arguments.baseline)}

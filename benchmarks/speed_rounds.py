@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 SUBJECTS = Path(__file__).resolve().parent / "speed_subjects.py"
-PACKAGES = ("tensorflow", "keras", "numpy", "h5py")
+PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "torch")
 TERMINAL = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}  # so that Rich draws its bar into a file too
 
 Round = dict[str, Any]
@@ -65,15 +65,20 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            code = self._process.wait()
             self._errors.seek(0)
-            raise RuntimeError(f"{self._name} ended with {self._process.wait()}:\n{self._errors.read()[-3000:]}")
+            said = self._errors.read()[-3000:]
+            self.close()
+            raise RuntimeError(f"{self._name} ended with {code}:\n{said}")
         self._process.send_signal(signal.SIGSTOP)
         answer: Round = json.loads(line)
         return answer
 
     def close(self) -> None:
-        """Let the child end."""
-        self._process.send_signal(signal.SIGCONT)
+        """Let the child end. May be called again."""
+        if self._errors.closed:
+            return
+        self._process.send_signal(signal.SIGCONT)  # nothing happens where it has ended
         self._process.communicate()
         self._errors.close()
 

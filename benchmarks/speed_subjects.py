@@ -147,6 +147,22 @@ def train_stock(
     )  # fmt: skip
 
 
+def train_torch(rounds: Rounds, file: str, batch: int, checkpoint: str) -> None:
+    """The same network and epochs in eager PyTorch, on arrays in memory."""
+    from speed_torch import Training
+
+    channels, labels = read_arrays(file)
+    training = Training(channels, labels.argmax(axis=1), batch, int(len(labels) * TRAIN_SHARE), LEARNING_RATE)
+    rounds.watch(training, "save", "checkpoint")
+
+    def work() -> float:
+        training.run_epoch()
+        training.save(checkpoint)
+        return training.cut
+
+    rounds.repeat(work, "samples")
+
+
 def build_as_written(shapes: Sequence[tuple[int, int, int]], classes: int) -> Any:
     """The network of the user's script in Keras's own layers, each where the script has it; layers are named like
     those of `pointcnn_original`, whose function it is."""
@@ -243,7 +259,15 @@ def read_h5py(rounds: Rounds, file: str) -> None:
 
 FUNCTIONS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (train_pointcnn, train_stock, predict_pointcnn, predict_stock, read_pointcnn, read_h5py)
+    for function in (
+        train_pointcnn,
+        train_stock,
+        train_torch,
+        predict_pointcnn,
+        predict_stock,
+        read_pointcnn,
+        read_h5py,
+    )
 }
 
 

@@ -60,8 +60,9 @@ def check_record(record: dict, name: str, ratio: str | None) -> None:
 
 @pytest.mark.slow
 def test_training_is_compared_with_a_stock_script():
-    (record,) = run_quick("train")
+    record, *others = run_quick("train")
     check_record(record, "train", "speed")
+    assert [other["subject"] for other in others] == (["torch"] if record["versions"]["torch"] else [])
     assert set(record["subjects"]) == {"pointcnn", "stock"}
     parts = record["subjects"]["pointcnn"]["parts_median"]
     assert all(parts[name] > 0 for name in ("steps", "validation", "checkpoint", "rest"))
@@ -130,6 +131,34 @@ def test_file_has_as_many_rows_as_wanted_and_is_sparse(tmp_path, gzip):
     with open_source(DataConfig(path=str(path))) as source:
         for mine, theirs in zip(channels, source.read(np.arange(700)), strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+
+def carry_weights(weights: dict, module, name: str) -> None:
+    """Give a convolution of PyTorch the weights of Keras's."""
+    import torch
+
+    module.conv.weight.data = torch.from_numpy(weights[f"{name}/kernel"].transpose(4, 3, 0, 1, 2).copy())
+    module.conv.bias.data = torch.from_numpy(weights[f"{name}/bias"])
+
+
+@pytest.mark.parametrize("shape", [(16, 12), (11, 7)])
+def test_features_in_pytorch_are_those_in_keras(shape):
+    torch = pytest.importorskip("torch")
+    from speed_torch import Network
+
+    shapes = [(depth, *shape) for depth in (3, 1, 1, 1)]
+    keras.utils.set_random_seed(0)
+    written, network = build_as_written(shapes, 6), Network(shapes, 6).eval()
+    weights = read_weights(written)
+    for i, branch in enumerate(network.branches, 1):
+        for part in ("conv1", "conv2", "shortcut"):
+            carry_weights(weights, getattr(branch, part), f"branch_{i}_{part}")
+    carry_weights(weights, network.conv4, "conv4")
+    channels = make_channels(4, *shape, "float32")
+    expected = np.asarray(keras.Model(written.inputs, written.get_layer("norm4").output)(channels))
+    with torch.no_grad():
+        found = network.compute_features([torch.from_numpy(np.moveaxis(c, -1, 1).copy()) for c in channels])
+    np.testing.assert_allclose(np.moveaxis(found.numpy(), 1, -1), expected, atol=1e-5)
 
 
 def test_ratio_is_of_seconds_of_the_baseline_to_those_of_the_subject():
