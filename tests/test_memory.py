@@ -163,7 +163,7 @@ def test_too_large_a_batch_is_refused_with_one_that_fits():
     with pytest.raises(TrainingError) as raised:
         check_memory(NEED, 1000, limit)
     assert raised.value.exit_code == 7
-    for part in ("about 12.2 GB", "batches of 1000 rows", "2.0 GB of it for all rows", "10.0 GB for a batch"):
+    for part in ("about 12.2 GB", "batches of 1000 rows", "2.0 GB of it for rows", "10.0 GB for a batch"):
         assert part in raised.value.message
     assert raised.value.message.endswith("4.0 GB are available; the limit is RLIMIT_AS (ulimit -v)")
     fitting = int(raised.value.hint.removeprefix("set train.batch_size to ").removesuffix(" or less"))

@@ -95,6 +95,11 @@ class Source(Protocol):
     @property
     def index(self) -> DataIndex: ...
 
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that are stored as one, so that reading any of them costs as much as reading all; 1 where none are."""
+        ...
+
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """The four channels of `rows` (strictly increasing numbers).
 
@@ -133,6 +138,11 @@ class ArraySource:
     def index(self) -> DataIndex:
         """All that is known of the rows but their channels."""
         return self._index
+
+    @property
+    def chunk_rows(self) -> int:
+        """1: each row is by itself."""
+        return 1
 
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """The four channels of `rows` (strictly increasing); see `Source.read`."""

@@ -1,0 +1,136 @@
+"""How training rows reach the training step: their numbers alone, where the device holds the rows, or batch by batch.
+
+Either way Keras's `fit` trains, and an epoch's batches depend on (seed, epoch) alone.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pointcnn_cli.batches import build_streamed_trainer, build_trainer, device_dtype, permute_rows
+from pointcnn_cli.config.schema import Config
+from pointcnn_cli.errors import PointcnnError
+from pointcnn_cli.hdf5.samples import Source
+from pointcnn_cli.streaming import Plan, Stream
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """The rows of one part: their numbers in the data, and a source of just them."""
+
+    numbers: NDArray[np.int64]
+    source: Source
+    labels: NDArray[np.int64]
+
+
+class ResidentFeed:
+    """Training rows that the device holds; nothing but their numbers goes to each step."""
+
+    def __init__(
+        self, config: Config, train: PartRows, targets: NDArray[np.float32], weights: NDArray[np.float32] | None
+    ) -> None:
+        """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
+        self._config = config
+        self._train = train
+        self._targets = targets
+        self._weights = weights
+
+    def build_trainer(self, model: keras.Model) -> keras.Model:
+        """The model to train, with the weights of `model`; this puts the rows on the device."""
+        channels = self._train.source.read(np.arange(len(self._targets)))
+        return build_trainer(model, channels, self._config.augment)
+
+    def order_rows(self, epoch: int) -> NDArray[np.int64]:
+        """The order of the training rows in this epoch, (rows,)."""
+        return permute_rows(self._config.seed, epoch, len(self._targets))
+
+    def fit(
+        self, trainer: keras.Model, epoch: int, callbacks: list[keras.callbacks.Callback], steps: int | None = None
+    ) -> dict[str, float]:
+        """Train one epoch, or its first `steps`; the mean of each metric."""
+        size = self._config.train.batch_size
+        order = self.order_rows(epoch)[: None if steps is None else steps * size]
+        history = trainer.fit(
+            order.astype(np.int32),
+            self._targets[order],
+            sample_weight=None if self._weights is None else self._weights[order],
+            batch_size=size,
+            shuffle=False,
+            initial_epoch=epoch - 1,
+            epochs=epoch,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        return {name: float(values[-1]) for name, values in history.history.items()}
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class StreamedFeed:
+    """Training rows that are read while others train."""
+
+    def __init__(
+        self,
+        config: Config,
+        train: PartRows,
+        targets: NDArray[np.float32],
+        weights: NDArray[np.float32] | None,
+        plan: Plan,
+    ) -> None:
+        """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
+        self._config = config
+        self._targets = targets
+        self._weights = weights
+        dtypes = [device_dtype(channel.dtype) for channel in train.source.read(np.arange(1))]
+        self._stream = Stream(train.source, train.numbers, train.labels, dtypes, plan, config.seed, config.train.epochs)
+        self._failure: Exception | None = None
+
+    def build_trainer(self, model: keras.Model) -> keras.Model:
+        """The model to train, with the weights of `model`."""
+        return build_streamed_trainer(model, self._config.augment)
+
+    def order_rows(self, epoch: int) -> NDArray[np.int64]:
+        """The order of the training rows in this epoch, (rows,)."""
+        return self._stream.order_rows(epoch)
+
+    def fit(
+        self, trainer: keras.Model, epoch: int, callbacks: list[keras.callbacks.Callback], steps: int | None = None
+    ) -> dict[str, float]:
+        """Train one epoch, or its first `steps`; the mean of each metric. Raises DataError as reading rows does."""
+        try:
+            history = trainer.fit(
+                self._iterate_batches(epoch, steps),
+                shuffle=False,
+                initial_epoch=epoch - 1,
+                epochs=epoch,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        except PointcnnError:
+            raise
+        except Exception:
+            if self._failure is None:
+                raise
+            raise self._failure from None  # TensorFlow has made a text of it
+        return {name: float(values[-1]) for name, values in history.history.items()}
+
+    def _iterate_batches(self, epoch: int, steps: int | None) -> Iterator[tuple[Any, ...]]:
+        """Channels, targets and, where rows weigh differently, weights. Runs in a thread of TensorFlow's."""
+        try:
+            batches = self._stream.iterate_batches(epoch, self._config.train.batch_size)
+            for places, channels in islice(batches, steps):
+                weights = () if self._weights is None else (self._weights[places],)
+                yield (channels, self._targets[places], *weights)
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._stream.close()
