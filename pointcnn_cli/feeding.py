@@ -3,6 +3,7 @@
 Either way Keras's `fit` trains, and an epoch's batches depend on (seed, epoch) alone.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -103,9 +104,12 @@ class StreamedFeed:
         self, trainer: keras.Model, epoch: int, callbacks: list[keras.callbacks.Callback], steps: int | None = None
     ) -> dict[str, float]:
         """Train one epoch, or its first `steps`; the mean of each metric. Raises DataError as reading rows does."""
+        if steps is None:
+            steps = math.ceil(len(self._targets) / self._config.train.batch_size)
         try:
             history = trainer.fit(
                 self._iterate_batches(epoch, steps),
+                steps_per_epoch=steps,  # without it Keras warns when an epoch is over
                 shuffle=False,
                 initial_epoch=epoch - 1,
                 epochs=epoch,
@@ -120,7 +124,7 @@ class StreamedFeed:
             raise self._failure from None  # TensorFlow has made a text of it
         return {name: float(values[-1]) for name, values in history.history.items()}
 
-    def _iterate_batches(self, epoch: int, steps: int | None) -> Iterator[tuple[Any, ...]]:
+    def _iterate_batches(self, epoch: int, steps: int) -> Iterator[tuple[Any, ...]]:
         """Channels, targets and, where rows weigh differently, weights. Runs in a thread of TensorFlow's."""
         try:
             batches = self._stream.iterate_batches(epoch, self._config.train.batch_size)

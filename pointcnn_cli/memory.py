@@ -96,7 +96,8 @@ def check_memory(need: Need, batch_size: int, available: Available | None, cure:
     raise TrainingError(
         f"training needs about {describe_bytes(total)} of memory with batches of {batch_size} rows "
         f"({describe_bytes(need.rows)} of it for rows, {describe_bytes(need.batch_row * batch_size)} for a batch on "
-        f"its way through the network), but {describe_bytes(max(available.size, 0))} are available; the limit is {available.limiter}",
+        f"its way through the network), but {describe_bytes(max(available.size, 0))} are available; the limit is "
+        f"{available.limiter}",
         hint,
     )
 
