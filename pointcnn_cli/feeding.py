@@ -4,7 +4,7 @@ Either way Keras's `fit` trains, and an epoch's batches depend on (seed, epoch) 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.batches import build_streamed_trainer, build_trainer, device_dtype, permute_rows
+from pointcnn_cli.callbacks import WaitForRows
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.errors import PointcnnError
 from pointcnn_cli.hdf5.samples import Source
@@ -51,9 +52,15 @@ class ResidentFeed:
         return permute_rows(self._config.seed, epoch, len(self._targets))
 
     def fit(
-        self, trainer: keras.Model, epoch: int, callbacks: list[keras.callbacks.Callback], steps: int | None = None
+        self,
+        trainer: keras.Model,
+        epoch: int,
+        callbacks: list[keras.callbacks.Callback],
+        check: Callable[[], None],
+        steps: int | None = None,
     ) -> dict[str, float]:
-        """Train one epoch, or its first `steps`; the mean of each metric."""
+        """Train one epoch, or its first `steps`; the mean of each metric. Nothing is waited for, so `check` is not
+        called."""
         size = self._config.train.batch_size
         order = self.order_rows(epoch)[: None if steps is None else steps * size]
         history = trainer.fit(
@@ -88,8 +95,11 @@ class StreamedFeed:
         self._config = config
         self._targets = targets
         self._weights = weights
-        dtypes = [device_dtype(channel.dtype) for channel in train.source.read(np.arange(1))]
-        self._stream = Stream(train.source, train.numbers, train.labels, dtypes, plan, config.seed, config.train.epochs)
+        self._train = train
+        self._dtypes = [device_dtype(channel.dtype) for channel in train.source.read(np.arange(1))]
+        self._stream = Stream(
+            train.source, train.numbers, train.labels, self._dtypes, plan, config.seed, config.train.epochs
+        )
         self._failure: Exception | None = None
 
     def build_trainer(self, model: keras.Model) -> keras.Model:
@@ -101,19 +111,25 @@ class StreamedFeed:
         return self._stream.order_rows(epoch)
 
     def fit(
-        self, trainer: keras.Model, epoch: int, callbacks: list[keras.callbacks.Callback], steps: int | None = None
+        self,
+        trainer: keras.Model,
+        epoch: int,
+        callbacks: list[keras.callbacks.Callback],
+        check: Callable[[], None],
+        steps: int | None = None,
     ) -> dict[str, float]:
-        """Train one epoch, or its first `steps`; the mean of each metric. Raises DataError as reading rows does."""
+        """Train one epoch, or its first `steps`; the mean of each metric. While rows are waited for, `check` is called
+        and may raise. Raises DataError as reading rows does."""
+        self._stream.prepare(epoch, check)
         if steps is None:
             steps = math.ceil(len(self._targets) / self._config.train.batch_size)
         try:
             history = trainer.fit(
-                self._iterate_batches(epoch, steps),
+                self._build_dataset(epoch, steps),
                 steps_per_epoch=steps,  # without it Keras warns when an epoch is over
-                shuffle=False,
                 initial_epoch=epoch - 1,
                 epochs=epoch,
-                callbacks=callbacks,
+                callbacks=[*callbacks, WaitForRows(self._stream.wait, check)],
                 verbose=0,
             )
         except PointcnnError:
@@ -123,6 +139,22 @@ class StreamedFeed:
                 raise
             raise self._failure from None  # TensorFlow has made a text of it
         return {name: float(values[-1]) for name, values in history.history.items()}
+
+    def _build_dataset(self, epoch: int, steps: int) -> Any:
+        """The first `steps` batches of this epoch as a tf.data.Dataset that keeps one batch ready.
+
+        Keras would make one of a Python generator too, but one that keeps as many ready as TensorFlow likes.
+        """
+        import tensorflow as tf
+
+        shapes = self._train.source.index.channel_shapes
+        channels = [tf.TensorSpec((None, *shape, 1), dtype) for shape, dtype in zip(shapes, self._dtypes, strict=True)]
+        weights = () if self._weights is None else (tf.TensorSpec((None,), "float32"),)
+        signature = (tuple(channels), tf.TensorSpec((None, self._targets.shape[1]), "float32"), *weights)
+        batches = tf.data.Dataset.from_generator(
+            lambda: self._iterate_batches(epoch, steps), output_signature=signature
+        )
+        return batches.prefetch(1)
 
     def _iterate_batches(self, epoch: int, steps: int) -> Iterator[tuple[Any, ...]]:
         """Channels, targets and, where rows weigh differently, weights. Runs in a thread of TensorFlow's."""

@@ -6,7 +6,8 @@ before it.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import keras
@@ -89,12 +90,13 @@ class Fit:
         reporter.start_training(first, self.config.train.epochs, self.steps)
         hint = f"continue with: {run.resume_command}"
         watch = StepWatch(reporter, stop, hint, self._explain_divergence)
+        check = partial(stop.check, hint)
         size = min(self.config.train.batch_size, len(self.train.labels))
         chance = self._compute_chance()
         was_stuck = is_stuck(self.history, chance)
         try:
             with explain_shortage(f"trying a batch of {size} rows", suggest_batch(size)):
-                self._try_one_batch(first)
+                self._try_one_batch(first, check)
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():
                     reporter.say(f"stopped early: no better {self.config.train.monitor} since epoch {self.best_epoch}")
@@ -104,7 +106,7 @@ class Fit:
                     f"training epoch {epoch} with batches of {size} rows",
                     f"{FREE_MEMORY}, and {hint}\nor train a new run: {suggest_batch(size)}",
                 ):
-                    self._run_epoch(epoch, watch)
+                    self._run_epoch(epoch, watch, check)
                     self.save(run)
                 reporter.end_epoch(self.history[-1], self.best_epoch)
                 if is_stuck(self.history, chance) and not was_stuck:
@@ -115,10 +117,10 @@ class Fit:
             self._feed.close()
             reporter.end_training()
 
-    def _run_epoch(self, epoch: int, watch: StepWatch) -> None:
+    def _run_epoch(self, epoch: int, watch: StepWatch, check: Callable[[], None]) -> None:
         started = time.monotonic()
         reseed(self.trainer, self.config.seed, epoch)
-        logs = self._feed.fit(self.trainer, epoch, [watch])
+        logs = self._feed.fit(self.trainer, epoch, [watch], check)
         weights = read_weights(self.model)
         # A ReLU may turn NaN into 0, so finite predictions do not prove finite weights.
         if not all(np.isfinite(array).all() for array in weights.values()):
@@ -140,11 +142,11 @@ class Fit:
         if self.best_epoch == epoch:
             self.best = weights
 
-    def _try_one_batch(self, epoch: int) -> None:
+    def _try_one_batch(self, epoch: int, check: Callable[[], None]) -> None:
         """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch."""
         variables = [*self.model.variables, *self.trainer.optimizer.variables]
         before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
-        loss = self._feed.fit(self.trainer, epoch, [], steps=1)["loss"]
+        loss = self._feed.fit(self.trainer, epoch, [], check, steps=1)["loss"]
         if not math.isfinite(loss):
             raise self._explain_divergence(epoch, 1)
         for variable, value in zip(variables, before, strict=True):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.errors import ConfigError, DataError, TrainingError
-from pointcnn_cli.hdf5.samples import ArraySource, Samples, Source
+from pointcnn_cli.hdf5.samples import ArraySource, PartSource, Samples, Source
 from pointcnn_cli.memory import (
     FREE_MEMORY,
     Available,
@@ -28,7 +28,7 @@ from pointcnn_cli.memory import (
 )
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.splits.parts import Split
-from pointcnn_cli.streaming import PartSource, Plan, plan_stream
+from pointcnn_cli.streaming import Plan, plan_stream
 
 if TYPE_CHECKING:
     import keras

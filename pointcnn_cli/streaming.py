@@ -5,17 +5,17 @@ together (a block) are read together; blocks from all over the files make a wind
 """
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.errors import ConfigError
-from pointcnn_cli.hdf5.samples import DataIndex, FileSpan, Source, check_rows
+from pointcnn_cli.hdf5.samples import Source
 
 BLOCK_BYTES = 2**20
 """Rows of about this size are read together where chunks are smaller: shorter reads cost more than what they bring."""
@@ -28,6 +28,10 @@ FEWEST_BLOCKS = 32
 BLOCKS_PER_CLASS = 4
 """And of each class, where rows are sorted by label: blocks are dealt out class by class, so that with 9 classes a
 window of 36 blocks has 4 of each; uneven sizes of blocks then cost less than 1 % of the entropy of its labels."""
+BATCHES_HELD = 4
+"""One trains, one waits, one is put together, and TensorFlow may be copying one."""
+POLL_SECONDS = 0.2
+"""How long a wait for rows lets a request to stop wait."""
 SMALLEST_WINDOW = 2  # batches; with one, a window would be one batch of neighbours
 
 
@@ -60,8 +64,8 @@ class Plan:
         return max(self.block_rows, self.window_rows // MOST_READ_SHARE)
 
     def count_held_rows(self, batch_size: int) -> int:
-        """Most training rows in memory: one window trains, one is read, with what one call returns and two batches."""
-        return 2 * self.window_rows + 2 * (self.read_rows + self.block_rows) + 2 * batch_size
+        """Most training rows in memory: one window trains, one is read, with what one call returns and some batches."""
+        return 2 * self.window_rows + 2 * (self.read_rows + self.block_rows) + BATCHES_HELD * batch_size
 
 
 def plan_stream(source: Source, rows: int, row_bytes: int, batch_size: int, limit: int) -> Plan:
@@ -165,13 +169,24 @@ class Stream:
         self._orders: dict[int, list[NDArray[np.int64]]] = {}  # of the epoch that trains and the one after it
         self._held_key: tuple[int, int] | None = None
         self._next_key: tuple[int, int] | None = None
-        self._next: Future[None] | None = None
+        self._next: futures.Future[None] | None = None
+        self._waiting = False
         self._closed = threading.Event()
-        self._reader = ThreadPoolExecutor(1, "rows")
+        self._reader = futures.ThreadPoolExecutor(1, "rows")
 
     def order_rows(self, epoch: int) -> NDArray[np.int64]:
         """The order of the training rows in this epoch: their places in the part, (rows,)."""
         return np.concatenate(self._order(epoch))
+
+    def prepare(self, epoch: int, check: Callable[[], None]) -> None:
+        """Hold the first window of this epoch. While it is read, `check` is called again and again, and may raise."""
+        self._advance(epoch, 0, check)
+
+    def wait(self, check: Callable[[], None]) -> None:
+        """Return when no other thread waits for rows; `check` as in `prepare`."""
+        while self._waiting:
+            time.sleep(POLL_SECONDS)
+            check()
 
     def iterate_batches(self, epoch: int, size: int) -> Iterator[tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]]:
         """Places (batch,) and channels, each (batch, depth, points, frames, 1), of all batches of this epoch; the last
@@ -205,22 +220,29 @@ class Stream:
             self._orders = {e: windows for e, windows in self._orders.items() if e == epoch - 1} | {epoch: order}
         return self._orders[epoch]
 
-    def _advance(self, epoch: int, window: int) -> None:
+    def _advance(self, epoch: int, window: int, check: Callable[[], None] | None = None) -> None:
         """Hold this window, and have the one after it read."""
         if self._held_key == (epoch, window):
             return
-        if self._next_key != (epoch, window):
-            self._read_ahead(epoch, window)
-        self._next.result()  # type: ignore[union-attr]
+        if self._next is None or self._next_key != (epoch, window):
+            self._next = self._read_ahead(epoch, window)
+        while check is not None and not self._next.done():
+            futures.wait([self._next], POLL_SECONDS)
+            check()
+        self._waiting = True
+        try:
+            self._next.result()
+        finally:
+            self._waiting = False
         self._held, self._spare, self._held_key = self._spare, self._held, (epoch, window)
         if window + 1 < len(self._order(epoch)):
-            self._read_ahead(epoch, window + 1)
+            self._next = self._read_ahead(epoch, window + 1)
         elif epoch < self._epochs:
-            self._read_ahead(epoch + 1, 0)
+            self._next = self._read_ahead(epoch + 1, 0)
 
-    def _read_ahead(self, epoch: int, window: int) -> None:
-        places = np.sort(self._order(epoch)[window])
-        self._next_key, self._next = (epoch, window), self._reader.submit(self._fill, places, self._spare)
+    def _read_ahead(self, epoch: int, window: int) -> "futures.Future[None]":
+        self._next_key = (epoch, window)
+        return self._reader.submit(self._fill, np.sort(self._order(epoch)[window]), self._spare)
 
     def _fill(self, places: NDArray[np.int64], target: tuple[NDArray[Any], ...]) -> None:
         """Read the rows at `places` (increasing) into the first rows of `target`; in the reader's thread."""
@@ -228,7 +250,7 @@ class Stream:
         most = max(self._plan.block_rows, min(self._plan.read_rows, READ_BYTES // bytes_a_row))
         for start, stop in _cut_at_blocks(self._blocks[places], most):
             if self._closed.is_set():
-                raise CancelledError
+                raise futures.CancelledError
             for channel, values in zip(target, self._part.read(places[start:stop]), strict=True):
                 channel[start:stop] = values
 
@@ -246,46 +268,3 @@ def _cut_at_blocks(blocks: NDArray[np.int64], most: int) -> Iterator[tuple[int, 
         if following is None or following - start > most:
             yield start, edge
             start = edge
-
-
-class PartSource:
-    """Some rows of a source, numbered from 0, read when they are asked for. See `Source`."""
-
-    def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
-        """`rows` are strictly increasing numbers in `source`, which stays its owner's to close."""
-        whole = source.index
-        self._source = source
-        self._rows = rows
-        self._index = DataIndex(
-            files=(FileSpan(whole.files[0].path, 0, len(rows)),),
-            channel_names=whole.channel_names,
-            channel_shapes=whole.channel_shapes,
-            labels=None if whole.labels is None else whole.labels[rows],
-            classes=whole.classes,
-        )
-
-    @property
-    def index(self) -> DataIndex:
-        """Shapes, labels and classes of these rows; files and groups are those of the whole source's index."""
-        return self._index
-
-    @property
-    def chunk_rows(self) -> int:
-        """That of the whole source."""
-        return self._source.chunk_rows
-
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        """The four channels of `rows` (strictly increasing); errors name rows as the whole source does."""
-        check_rows(rows, len(self._rows))
-        return self._source.read(self._rows[rows])
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
