@@ -127,6 +127,7 @@ class StreamedFeed:
             history = trainer.fit(
                 self._build_dataset(epoch, steps),
                 steps_per_epoch=steps,  # without it Keras warns when an epoch is over
+                shuffle=False,
                 initial_epoch=epoch - 1,
                 epochs=epoch,
                 callbacks=[*callbacks, WaitForRows(self._stream.wait, check)],

@@ -64,7 +64,7 @@ def mean_entropy(labels, batch: int) -> float:
 
 
 @pytest.mark.parametrize("chunk", [None, 7, 50, 1000])
-@pytest.mark.parametrize("limit", [20_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("limit", [25_000, 100_000, 1_000_000])
 def test_a_plan_holds_as_much_as_the_limit_allows_and_no_more(chunk, limit, tmp_path):
     with open_hdf5(data_config(write_chunked(tmp_path / "a.h5", 2000, chunk))) as source:
         plan = plan_stream(source, 100_000, ROW_BYTES, 10, limit)
