@@ -20,15 +20,16 @@ from hdf5_files import config as data_config
 from hdf5_files import make_channels, write_file
 from processes import check_same_end, start, wait_for
 
-from pointcnn_cli import training
+from pointcnn_cli import loading, training
 from pointcnn_cli.config.load import load_config, load_resolved
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from pointcnn_cli.hdf5.reading import open_hdf5
 from pointcnn_cli.hdf5.samples import PartSource, Source
-from pointcnn_cli.memory import Available
+from pointcnn_cli.memory import Available, Need
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
+from pointcnn_cli.splits.parts import Split
 from pointcnn_cli.streaming import Plan, Stream, find_blocks, order_windows, plan_stream
 
 CLASSES = 9
@@ -391,13 +392,44 @@ def test_too_small_a_limit_names_one_that_suffices(simulated_file, tmp_path):
     assert raised.value.hint.startswith("set data.memory_limit to ")
 
 
-def test_without_a_limit_rows_beyond_half_of_the_memory_are_streamed_and_the_config_says_in_how_much(
-    simulated_file, tmp_path, monkeypatch
-):
+def test_where_neither_held_nor_streamed_rows_fit_no_run_is_made(simulated_file, tmp_path, monkeypatch):
     monkeypatch.setattr("pointcnn_cli.loading.find_available", lambda: Available(10**6, "a tiny machine"))
     with pytest.raises(TrainingError, match=r"training needs about .* the limit is a tiny machine") as raised:
         train(tmp_path / "run", simulated_file, "data.memory_limit=null")
     assert raised.value.exit_code == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- held or streamed ---
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("stated", "available", "limit"),
+    [
+        (None, None, None),  # nothing is known, so nothing is streamed
+        (None, 10 * GB, None),
+        (None, 4 * GB, 2 * GB),  # the rows take 2.4 GB, which is more than half
+        (None, 5 * GB, 2.5 * GB),  # they are within half, but not while they are read, when they are there twice
+        ("3GB", 5 * GB, 2.5 * GB),
+        ("1GB", 100 * GB, 1 * GB),
+        ("3GB", 100 * GB, None),
+        ("1GB", None, 1 * GB),
+    ],
+)
+def test_rows_are_streamed_where_they_exceed_the_limit_or_do_not_fit(stated, available, limit, tmp_path):
+    settings = Config(data={"path": "a.h5", "memory_limit": stated}, train={"batch_size": 10})
+    split = Split(np.arange(800), np.arange(800, 1000), None, "auto")
+    sizes = loading._Sizes(stored=2_400_000, device=(2_000_000, 400_000), values=1_200_000)
+    held = Need(rows=6 * GB, upload=GB, weights=0, batch_row=0)
+    memory = None if available is None else Available(available, "this machine")
+    with open_hdf5(data_config(write_chunked(tmp_path / "a.h5", 1000, 8))) as source:
+        plan, kept = loading._choose(settings, source, split, sizes, held, memory)
+    assert (plan is not None) == (limit is not None)
+    if plan is not None:
+        assert kept == limit
+        assert 0.8 * limit < plan.count_held_rows(10) * 2_400_000 <= limit
 
 
 # --- a stream in the training loop ---
