@@ -7,6 +7,7 @@ which compiles the graphs, is not counted. Validation and checkpoints are not pa
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -65,6 +66,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
             wall, cpu = time.perf_counter(), time.process_time()
             fit._feed.fit(fit.trainer, epoch, [], lambda: None)
             times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            print(
+                f"round {epoch}, {name}: wall {times[name][-1][0]:.2f} s, CPU {times[name][-1][1]:.2f} s",
+                file=sys.stderr,
+            )
     result: dict[str, object] = {"rows": arguments.rows, "model": arguments.model, "row_bytes": row_bytes}
     result["window_rows"], result["block_rows"] = plan.window_rows, plan.block_rows
     for name, rounds in times.items():
