@@ -18,6 +18,7 @@ from pointcnn_cli.config.schema import AugmentConfig
 from pointcnn_cli.hdf5.samples import Source
 
 PREDICTION_BATCH = 128  # fixed, since the last bits of a probability may depend on the batch it was computed in
+PREDICTION_ROWS = PREDICTION_BATCH * 8  # read at a time for prediction
 BLOCK_ROWS = 1024  # rows read at a time where all rows need not be in memory
 
 
@@ -73,7 +74,7 @@ class ResidentRows(keras.layers.Layer):
             self.add_weight(
                 name=f"channel_{i}",
                 shape=c.shape,
-                dtype=_device_dtype(c.dtype),
+                dtype=device_dtype(c.dtype),
                 initializer="zeros",
                 trainable=False,
                 autocast=False,
@@ -90,7 +91,7 @@ class ResidentRows(keras.layers.Layer):
         return [(shape[0], *variable.shape[1:]) for variable in self.stored]
 
 
-def _device_dtype(dtype: np.dtype[Any]) -> str:
+def device_dtype(dtype: np.dtype[Any]) -> str:
     """float16 and small integers stay as stored; wider types become the float32 that the model sees anyway."""
     name = dtype.newbyteorder("=").name
     return name if name in ("float16", "int8", "uint8", "int16") else "float32"
@@ -102,7 +103,7 @@ def _itemsize(dtype: str) -> int:
 
 def count_device_bytes(channels: tuple[NDArray[Any], ...]) -> list[int]:
     """Bytes of each of these channels in `ResidentRows`."""
-    return [_itemsize(_device_dtype(channel.dtype)) * channel.size for channel in channels]
+    return [_itemsize(device_dtype(channel.dtype)) * channel.size for channel in channels]
 
 
 def build_trainer(model: keras.Model, channels: tuple[NDArray[Any], ...], augment: AugmentConfig | None) -> keras.Model:
@@ -112,6 +113,17 @@ def build_trainer(model: keras.Model, channels: tuple[NDArray[Any], ...], augmen
     if augment is not None:
         x = Augment(augment, name="augment")(x)
     return keras.Model(rows, model(x), name="trainer")
+
+
+def build_streamed_trainer(model: keras.Model, augment: AugmentConfig | None) -> keras.Model:
+    """A model of the four channels, as stored, that shares the weights of `model`: casts them, augments them, applies
+    it."""
+    # Keras casts what comes in to the type of the input, in the graph.
+    channels = [
+        keras.Input(tensor.shape[1:], dtype="float32", name=f"stored_{i}") for i, tensor in enumerate(model.inputs, 1)
+    ]
+    x = channels if augment is None else Augment(augment, name="augment")(channels)
+    return keras.Model(channels, model(x), name="trainer")
 
 
 def count_output_bytes(network: keras.Model) -> int:
@@ -144,7 +156,7 @@ def predict_rows(model: keras.Model, source: Source, rows: NDArray[np.int64]) ->
     Every batch has `PREDICTION_BATCH` rows: the last is filled up with zeros whose output is thrown away, so a graph
     of one shape serves all.
     """
-    for block in iterate_blocks(rows, PREDICTION_BATCH * 8):
+    for block in iterate_blocks(rows, PREDICTION_ROWS):
         channels = [c.astype(np.float32, copy=False) for c in source.read(block)]
         outputs = []
         for start in range(0, len(block), PREDICTION_BATCH):

@@ -1,4 +1,4 @@
-"""What watches every training step: progress, requests to stop, and a loss that is no longer finite."""
+"""What watches every training step: progress, requests to stop, a loss that is no longer finite, rows not yet read."""
 
 import math
 from collections.abc import Callable
@@ -37,3 +37,16 @@ class StepWatch(keras.callbacks.Callback):
             raise self._explain(self._epoch, batch + 1)
         self._reporter.end_step(self._epoch, batch + 1, logs)
         self._stop.check(self._resume_hint)
+
+
+class WaitForRows(keras.callbacks.Callback):
+    """Waits for rows between steps, by `wait(check)`, where `check` may end training: while TensorFlow waits for them
+    no signal is seen."""
+
+    def __init__(self, wait: Callable[[Callable[[], None]], None], check: Callable[[], None]) -> None:
+        super().__init__()
+        self._wait = wait
+        self._check = check
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._wait(self._check)

@@ -6,20 +6,21 @@ before it.
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pointcnn_cli.batches import build_trainer, iterate_blocks, permute_rows, predict_rows, reseed
+from pointcnn_cli.batches import iterate_blocks, predict_rows, reseed
 from pointcnn_cli.callbacks import StepWatch
 from pointcnn_cli.checkpoints import Arrays
 from pointcnn_cli.config.schema import Config, TrainConfig
 from pointcnn_cli.errors import RunError, TrainingError
-from pointcnn_cli.hdf5.samples import DataIndex, Source
+from pointcnn_cli.feeding import PartRows, ResidentFeed, StreamedFeed
+from pointcnn_cli.hdf5.samples import DataIndex
 from pointcnn_cli.history import HistoryRow, describe_stuck, find_best_epoch, is_stuck
 from pointcnn_cli.memory import FREE_MEMORY, explain_shortage, suggest_batch
 from pointcnn_cli.metrics import compute_log_loss
@@ -28,18 +29,10 @@ from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.signals import StopRequest
 from pointcnn_cli.splits.parts import compute_chance
+from pointcnn_cli.streaming import Plan
 
 SUSPECTS_NAMED = 3
 OPTIMIZER_NAME = "optimizer"  # part of its variables' names; Keras would count up with each one in a process
-
-
-@dataclass(frozen=True)
-class PartRows:
-    """The rows of one part: their numbers in the data, and a source of just them."""
-
-    numbers: NDArray[np.int64]
-    source: Source
-    labels: NDArray[np.int64]
 
 
 class Fit:
@@ -52,28 +45,34 @@ class Fit:
         model: keras.Model,
         train: PartRows,
         validation: PartRows,
+        plan: Plan | None = None,
     ) -> None:
-        """Put the training rows on the device and compile. `model` is that of `build_network`, with the statistics of
-        its inputs."""
+        """Put the training rows on the device, or with `plan` make them a stream, and compile. `model` is that of
+        `build_network`, with the statistics of its inputs."""
         self.config = config
         self.index = index
         self.train = train
         self.validation = validation
+        self.plan = plan
         self.classes = index.classes or ()
         self.history: list[HistoryRow] = []
         self.best: Arrays = {}
         self.model = model
         self.steps = math.ceil(len(train.labels) / config.train.batch_size)
-        channels = train.source.read(np.arange(len(train.labels)))
-        self.trainer = build_trainer(self.model, channels, config.augment)
+        targets = np.eye(len(self.classes), dtype=np.float32)[train.labels]  # (rows, classes)
+        weights = compute_row_weights(config.train, train.labels, self.classes)
+        self._feed = (
+            ResidentFeed(config, train, targets, weights)
+            if plan is None
+            else StreamedFeed(config, train, targets, weights, plan)
+        )
+        self.trainer = self._feed.build_trainer(self.model)
         self.trainer.compile(
             optimizer=build_optimizer(config.train, self.steps),
             loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.train.label_smoothing),
             metrics=["accuracy"],
         )
         self.trainer.optimizer.build(self.trainer.trainable_variables)
-        self._targets = np.eye(len(self.classes), dtype=np.float32)[train.labels]  # (rows, classes)
-        self._row_weights = compute_row_weights(config.train, train.labels, self.classes)
 
     @property
     def best_epoch(self) -> int:
@@ -91,12 +90,13 @@ class Fit:
         reporter.start_training(first, self.config.train.epochs, self.steps)
         hint = f"continue with: {run.resume_command}"
         watch = StepWatch(reporter, stop, hint, self._explain_divergence)
+        check = partial(stop.check, hint)
         size = min(self.config.train.batch_size, len(self.train.labels))
         chance = self._compute_chance()
         was_stuck = is_stuck(self.history, chance)
         try:
             with explain_shortage(f"trying a batch of {size} rows", suggest_batch(size)):
-                self._try_one_batch(first)
+                self._try_one_batch(first, check)
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():
                     reporter.say(f"stopped early: no better {self.config.train.monitor} since epoch {self.best_epoch}")
@@ -106,7 +106,7 @@ class Fit:
                     f"training epoch {epoch} with batches of {size} rows",
                     f"{FREE_MEMORY}, and {hint}\nor train a new run: {suggest_batch(size)}",
                 ):
-                    self._run_epoch(epoch, watch)
+                    self._run_epoch(epoch, watch, check)
                     self.save(run)
                 reporter.end_epoch(self.history[-1], self.best_epoch)
                 if is_stuck(self.history, chance) and not was_stuck:
@@ -114,12 +114,13 @@ class Fit:
                     reporter.warn(f"{describe_stuck(self.history, chance)}: pointcnn diagnose {run.path}")
                 stop.check(hint)
         finally:
+            self._feed.close()
             reporter.end_training()
 
-    def _run_epoch(self, epoch: int, watch: StepWatch) -> None:
+    def _run_epoch(self, epoch: int, watch: StepWatch, check: Callable[[], None]) -> None:
         started = time.monotonic()
         reseed(self.trainer, self.config.seed, epoch)
-        logs = self._fit(permute_rows(self.config.seed, epoch, len(self.train.labels)), epoch, [watch])
+        logs = self._feed.fit(self.trainer, epoch, [watch], check)
         weights = read_weights(self.model)
         # A ReLU may turn NaN into 0, so finite predictions do not prove finite weights.
         if not all(np.isfinite(array).all() for array in weights.values()):
@@ -141,27 +142,11 @@ class Fit:
         if self.best_epoch == epoch:
             self.best = weights
 
-    def _fit(self, order: NDArray[np.int64], epoch: int, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
-        weights = None if self._row_weights is None else self._row_weights[order]
-        history = self.trainer.fit(
-            order.astype(np.int32),
-            self._targets[order],
-            sample_weight=weights,
-            batch_size=self.config.train.batch_size,
-            shuffle=False,
-            initial_epoch=epoch - 1,
-            epochs=epoch,
-            callbacks=callbacks,
-            verbose=0,
-        )
-        return {name: float(values[-1]) for name, values in history.history.items()}
-
-    def _try_one_batch(self, epoch: int) -> None:
+    def _try_one_batch(self, epoch: int, check: Callable[[], None]) -> None:
         """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch."""
         variables = [*self.model.variables, *self.trainer.optimizer.variables]
         before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
-        order = permute_rows(self.config.seed, epoch, len(self.train.labels))
-        loss = self._fit(order[: self.config.train.batch_size], epoch, [])["loss"]
+        loss = self._feed.fit(self.trainer, epoch, [], check, steps=1)["loss"]
         if not math.isfinite(loss):
             raise self._explain_divergence(epoch, 1)
         for variable, value in zip(variables, before, strict=True):
@@ -184,8 +169,7 @@ class Fit:
         All rows of the epoch up to this step are looked at: a batch may spoil the weights while its own loss is still
         finite.
         """
-        order = permute_rows(self.config.seed, epoch, len(self.train.labels))
-        seen = np.sort(order[: step * self.config.train.batch_size])
+        seen = np.sort(self._feed.order_rows(epoch)[: step * self.config.train.batch_size])
         blocks = (self.train.source.read(block) for block in iterate_blocks(seen))
         maxima = np.concatenate([_find_maxima(channels) for channels in blocks])  # (rows, channels)
         # Channels differ in unit, so each is measured by what is usual in it.

@@ -28,6 +28,11 @@ REFUSED_SHARE = 0.75
 measured peak by 17 % at most (in the smallest); with this share it may by 33 %."""
 SHORTAGES = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "Dst tensor is not initialized", "failed to allocate")
 """In the names and texts of TensorFlow's and XLA's errors when memory is short; the third: a copy to a full GPU."""
+_UNITS = {
+    f"{prefix}{kind}B": base**power
+    for kind, base in (("", 1000), ("i", 1024))
+    for power, prefix in enumerate("kMGT", 1)
+}
 FREE_MEMORY = "end other programs, raise that limit, take fewer rows, or store the channels as float16"
 
 
@@ -44,7 +49,7 @@ class Need:
     """Bytes that a training takes beyond what its process holds once the network is built."""
 
     rows: int
-    """The rows of the training and validation parts."""
+    """The rows of the training and validation parts, as many as are held at a time."""
     upload: int
     """What is there for a moment only, while the training rows go to the device, before any batch."""
     weights: int
@@ -74,19 +79,25 @@ def estimate_weights(weight_bytes: int, optimizer: str) -> int:
     return weight_bytes * ((1 + slots) + 1 + (1 + slots) + (2 + slots))
 
 
-def check_memory(need: Need, batch_size: int, available: Available | None) -> None:
-    """Raise TrainingError where `need` clearly exceeds what is available (None: not known, nothing is refused)."""
-    total = need.total(batch_size)
-    if available is None or REFUSED_SHARE * total <= available.size:
+def exceeds(need: Need, batch_size: int, available: Available | None) -> bool:
+    """Whether `need` is clearly more than what is available (None: not known, so it is not)."""
+    return available is not None and REFUSED_SHARE * need.total(batch_size) > available.size
+
+
+def check_memory(need: Need, batch_size: int, available: Available | None, cure: str = FREE_MEMORY) -> None:
+    """Raise TrainingError where `need` exceeds what is available; `cure` is what to do where no batch size helps."""
+    if available is None or not exceeds(need, batch_size, available):
         return
-    hint = f"not even batches of one row would fit: {FREE_MEMORY}"
+    total = need.total(batch_size)
+    hint = f"not even batches of one row would fit: {cure}"
     if need.total(1) <= available.size:
         room = available.size - need.rows - need.weights - START_BYTES
         hint = f"set train.batch_size to {room // need.batch_row} or less"
     raise TrainingError(
-        f"training needs about {_describe(total)} of memory with batches of {batch_size} rows ({_describe(need.rows)} "
-        f"of it for all rows, {_describe(need.batch_row * batch_size)} for a batch on its way through the network), "
-        f"but {_describe(max(available.size, 0))} are available; the limit is {available.limiter}",
+        f"training needs about {describe_bytes(total)} of memory with batches of {batch_size} rows "
+        f"({describe_bytes(need.rows)} of it for rows, {describe_bytes(need.batch_row * batch_size)} for a batch on "
+        f"its way through the network), but {describe_bytes(max(available.size, 0))} are available; the limit is "
+        f"{available.limiter}",
         hint,
     )
 
@@ -191,5 +202,15 @@ def suggest_batch(batch_size: int) -> str:
     return f"set train.batch_size to {batch_size // 2} or less"
 
 
-def _describe(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+def parse_bytes(size: int | str) -> int:
+    """Bytes of `data.memory_limit` as the schema lets it pass: a number, or one with a unit, as in 500MB or 1.5 GiB."""
+    if isinstance(size, int):
+        return size
+    number = size.rstrip("BTGMkKi ")
+    unit = size[len(number) :].strip().replace("K", "k")
+    return int(float(number) * _UNITS[unit])
+
+
+def describe_bytes(size: int) -> str:
+    """A size in GB or MB (powers of ten), for a message."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.{0 if size >= 1e7 else 1}f} MB"

@@ -12,26 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pointcnn_cli.checkpoints import RESTORE, Arrays
 from pointcnn_cli.config.changes import check_config, check_epochs, read_stored, store_config
 from pointcnn_cli.config.load import dump_config, load_resolved, resolve_paths
 from pointcnn_cli.config.schema import Config
-from pointcnn_cli.errors import ConfigError, DataError, Interrupted, PointcnnError, RunError
+from pointcnn_cli.errors import ConfigError, Interrupted, PointcnnError, RunError
 from pointcnn_cli.files import check_new
 from pointcnn_cli.hdf5.fingerprint import check_fingerprint, compute_fingerprint
-from pointcnn_cli.hdf5.samples import ArraySource, DataIndex, Samples, Source
-from pointcnn_cli.memory import (
-    FREE_MEMORY,
-    Need,
-    check_memory,
-    estimate_step,
-    estimate_weights,
-    explain_shortage,
-    find_available,
-    suggest_batch,
-)
+from pointcnn_cli.hdf5.samples import DataIndex, Source
+from pointcnn_cli.loading import begin_fit, continue_fit
+from pointcnn_cli.memory import FREE_MEMORY, explain_shortage
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import SCHEMA_VERSION, RunDir, default_target
 from pointcnn_cli.runtime import (
@@ -46,11 +37,10 @@ from pointcnn_cli.sources import open_source
 from pointcnn_cli.splits import build_split
 from pointcnn_cli.splits.files import read_run_split, split_document
 from pointcnn_cli.splits.parts import Split, describe_split
+from pointcnn_cli.streaming import Plan
 
 if TYPE_CHECKING:
-    import keras
-
-    from pointcnn_cli.fitting import Fit, PartRows
+    from pointcnn_cli.fitting import Fit
 
 Inspector = Callable[[Config, Source, Split], Iterable[str]]
 SavedState = tuple[int, Arrays, dict[str, Any], list[str]]  # as `RunDir.read_newest_state` gives it
@@ -84,7 +74,8 @@ def train(
         for warning in inspect(config, source, split) if inspect else ():
             reporter.warn(warning)
         device = _start_keras(config, reporter)
-        fit = _build_fit(config, source, split, device)
+        fit = begin_fit(config, source, split, device, reporter)
+        config = fit.config  # with the limit of a stream, so that training from the run's config repeats it
         reporter.detail(fit.describe_layers())
         run = RunDir.create(
             target,
@@ -154,7 +145,7 @@ def _continue(run: RunDir, config: Config, manifest: dict[str, Any], reporter: R
         check_fingerprint(source, manifest["data"])
         split = _describe(source.index, read_run_split(run.split, source.index.rows), reporter)
         device = _start_keras(config, reporter)
-        fit = _build_fit(config, source, split, device)
+        fit = continue_fit(config, source, split, device, Plan.restore(manifest.get("streaming")), reporter)
         _restore(run, fit, found, reporter)
         if differing := compare_environments(manifest["environment"], describe_environment(device)):
             reporter.warn("not bit-identical to an uninterrupted run: " + "; ".join(differing))
@@ -188,56 +179,6 @@ def _start_keras(config: Config, reporter: Reporter) -> str:
     return device
 
 
-def _build_fit(config: Config, source: Source, split: Split, device: str) -> "Fit":
-    """Build the network, and read the rows of both parts into memory, checking them, if they and training fit."""
-    from pointcnn_cli.batches import compute_statistics
-    from pointcnn_cli.fitting import Fit, build_network
-
-    size = min(config.train.batch_size, len(split.train))
-    hint = f"{FREE_MEMORY}; then, if it is still too much, {suggest_batch(size)}"
-    with explain_shortage("building the network", hint):
-        network = build_network(config, source.index)
-    check_memory(_estimate_need(config, source, split, network, device), size, find_available())
-    with explain_shortage(f"reading {len(split.train) + len(split.validation)} rows", hint):
-        training, validation = _read_part(source, split.train), _read_part(source, split.validation)
-        if config.model.normalize != "none":
-            numbers = np.arange(len(training.labels))
-            statistics = compute_statistics(training.source, numbers, config.model.normalize == "masked")
-            network.get_layer("normalization").set_weights(list(statistics))
-        return Fit(config, source.index, network, training, validation)
-
-
-def _estimate_need(config: Config, source: Source, split: Split, network: "keras.Model", device: str) -> Need:
-    """What training takes of this machine's memory; on a GPU, which has its own, the rows are read here all the same.
-
-    The GPU's memory is not asked: what does not fit there fails with the first batch.
-    """
-    from pointcnn_cli.batches import count_device_bytes, count_output_bytes
-
-    channels = source.read(split.train[:1])  # the index does not say how they are stored
-    stored = sum(channel.nbytes for channel in channels) * (len(split.train) + len(split.validation))
-    if device.startswith("GPU"):
-        return Need(rows=stored, upload=0, weights=0, batch_row=0)
-    resident = [count * len(split.train) for count in count_device_bytes(channels)]
-    return Need(
-        rows=stored + sum(resident),
-        upload=2 * max(resident),  # the channel that is on its way: its first zeros, and a tensor of its values
-        weights=estimate_weights(network.count_params() * 4, config.train.optimizer),  # variables are float32
-        batch_row=estimate_step(config.model.name, count_output_bytes(network)),
-    )
-
-
-def _read_part(source: Source, rows: NDArray[np.int64]) -> "PartRows":
-    from pointcnn_cli.fitting import PartRows
-
-    index = source.index
-    if index.labels is None or index.classes is None:
-        raise DataError("the data have no labels", "name the dataset that holds them in data.labels")
-    first, second, third, fourth = source.read(rows)
-    labels = index.labels[rows]
-    return PartRows(rows, ArraySource(Samples((first, second, third, fourth), labels, index.classes)), labels)
-
-
 def _build_manifest(config: Config, source: Source, fit: "Fit", device: str, command: Sequence[str]) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
@@ -250,6 +191,7 @@ def _build_manifest(config: Config, source: Source, fit: "Fit", device: str, com
         "channel_shapes": [list(shape) for shape in source.index.channel_shapes],
         "config": store_config(config),
         "data": compute_fingerprint(source),
+        "streaming": None if fit.plan is None else asdict(fit.plan),
         "environment": describe_environment(device),
     }
 

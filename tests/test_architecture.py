@@ -18,9 +18,21 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors", "reporting", "files"),  # "" is the package itself
     ("config", "checkpoints", "rundir", "signals"),
     ("hdf5", "splits", "metrics", "history"),
-    ("layers", "augment", "models", "batches", "simulate", "convert", "sources", "runtime", "memory", "tables"),
-    ("callbacks", "scoring"),
-    ("fitting", "training", "prediction"),
+    (
+        "layers",
+        "augment",
+        "models",
+        "batches",
+        "simulate",
+        "convert",
+        "sources",
+        "runtime",
+        "memory",
+        "tables",
+        "streaming",
+    ),
+    ("callbacks", "scoring", "feeding"),
+    ("fitting", "loading", "training", "prediction"),
     ("evaluation", "diagnose"),
     ("cli", "__main__"),
 )
@@ -28,7 +40,7 @@ LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 HEAVY = ("tensorflow", "keras", "jax", "sklearn", "matplotlib", "scipy", "pyarrow", "pandas")
 KERAS_MODULES = {  # import it at their top
-    *("layers", "augment", "models", "batches", "callbacks", "scoring", "fitting"),
+    *("layers", "augment", "models", "batches", "callbacks", "scoring", "feeding", "fitting"),
     *("diagnose.arms", "diagnose.arrays", "diagnose.lab", "diagnose.networks"),
     "diagnose.experiments",
     *(f"diagnose.experiments.{name}" for name in ("attribution", "evidence", "memorise", "patched", "rates")),

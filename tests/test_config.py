@@ -102,7 +102,7 @@ def test_no_message_shows_pydantic_or_a_link() -> None:
         (DATA + "train: {class_weight: even}", 'choices (found "even"; expected "balanced", or a section of keys'),
         (DATA + "train: {early_stopping: 5}", "found 5; expected a section with keys (patience), or null)"),
         (DATA + "augment: {mirror: w}", 'found "w"; expected one of "x", "y", "z", or null)'),
-        (DATA + "name: a/b", "not allowed as a name (found \"a/b\"; expected up to 100 letters, digits, '.', '_'"),
+        (DATA + "name: a/b", "not written as it must be (found \"a/b\"; expected up to 100 letters, digits, '.', '_'"),
         (DATA + "split: {strategy: file}", "split: 'file' names a split.json"),
         (DATA + "split: {validation_fraction: 1e-320}", "out of bounds"),
     ],

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from pydantic import ValidationError
 
 from pointcnn_cli.batches import ResidentRows, count_device_bytes, count_output_bytes
+from pointcnn_cli.config.schema import DataConfig
 from pointcnn_cli.errors import DataError, TrainingError
 from pointcnn_cli.memory import (
     STEP_FACTORS,
@@ -21,6 +23,7 @@ from pointcnn_cli.memory import (
     estimate_weights,
     explain_shortage,
     find_available,
+    parse_bytes,
     suggest_batch,
 )
 from pointcnn_cli.models import BUILDERS
@@ -163,7 +166,7 @@ def test_too_large_a_batch_is_refused_with_one_that_fits():
     with pytest.raises(TrainingError) as raised:
         check_memory(NEED, 1000, limit)
     assert raised.value.exit_code == 7
-    for part in ("about 12.2 GB", "batches of 1000 rows", "2.0 GB of it for all rows", "10.0 GB for a batch"):
+    for part in ("about 12.2 GB", "batches of 1000 rows", "2.0 GB of it for rows", "10.0 GB for a batch"):
         assert part in raised.value.message
     assert raised.value.message.endswith("4.0 GB are available; the limit is RLIMIT_AS (ulimit -v)")
     fitting = int(raised.value.hint.removeprefix("set train.batch_size to ").removesuffix(" or less"))
@@ -284,3 +287,27 @@ def test_a_limit_that_is_too_tight_is_noticed_before_anything_is_made(tmp_path):
         # Address space goes to threads too, so what is left of it for batches differs between machines.
         assert re.match(r"set train\.batch_size to [1-9]\d* or less|not even batches of one row", hint)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- data.memory_limit ---
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        (12345, 12345),
+        ("10kB", 10_000),
+        ("500MB", 5 * 10**8),
+        ("2GiB", 2**31),
+        ("1.5 GiB", 3 * 2**29),
+        ("3TB", 3 * 10**12),
+    ],
+)
+def test_a_limit_is_bytes_or_has_a_unit(written, size):
+    assert parse_bytes(DataConfig(path="a.h5", memory_limit=written).memory_limit) == size
+
+
+@pytest.mark.parametrize("written", [0, -1, 1e9, True, "5", "5 parsecs", "GB", "-1GB", "1e3MB", "5b"])
+def test_what_is_no_size_is_refused(written):
+    with pytest.raises(ValidationError):
+        DataConfig(path="a.h5", memory_limit=written)

@@ -13,6 +13,13 @@ RunName = Annotated[
         description="up to 100 letters, digits, '.', '_' and '-' that start with a letter or digit",
     ),
 ]
+Size = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]{1,9}(\.[0-9]{1,3})? ?[kKMGT]i?B$",
+        description="a size with a unit of kB to TB or KiB to TiB, such as 500MB or 2GiB",
+    ),
+]
 ChannelRole = Literal["position", "velocity", "intensity", "range", "other"]
 
 
@@ -60,6 +67,9 @@ class DataConfig(Section):
     """Dataset of the unit in which `start_frame` counts: `auto` takes `recording` if present; null for none."""
     groups_per_file: bool = False
     """Whether equal group values in different files mean different groups."""
+    memory_limit: Annotated[int, Field(ge=1)] | Size | None = None
+    """How much memory rows may take: bytes, or as in 500MB or 2GiB; null for half of what is available. Training rows
+    beyond it are streamed from the files, in another order than rows in memory."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":

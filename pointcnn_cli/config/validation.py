@@ -29,7 +29,7 @@ _KINDS: Final = {
     "literal_error": "not one of the choices",
     "finite_number": "not a finite number",
     "string_too_short": "empty text",
-    "string_pattern_mismatch": "not allowed as a name",
+    "string_pattern_mismatch": "not written as it must be",
     "too_short": "too few values",
     "too_long": "too many values",
     "missing": "too few values",  # of an item; a missing key is worded by itself

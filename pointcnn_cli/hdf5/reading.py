@@ -107,6 +107,11 @@ class Hdf5Source:
         """All that is known of the rows but their channels."""
         return self._index
 
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of the largest chunk of any channel and file; 1 where none is chunked."""
+        return max(channel.chunks[0] if channel.chunks else 1 for file in self._files for channel in file.channels)
+
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """The four channels of `rows` (strictly increasing), each (len(rows), depth, points, frames, 1), as stored.
 

@@ -95,6 +95,11 @@ class Source(Protocol):
     @property
     def index(self) -> DataIndex: ...
 
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that are stored as one, so that reading any of them costs as much as reading all; 1 where none are."""
+        ...
+
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """The four channels of `rows` (strictly increasing numbers).
 
@@ -134,6 +139,11 @@ class ArraySource:
         """All that is known of the rows but their channels."""
         return self._index
 
+    @property
+    def chunk_rows(self) -> int:
+        """1: each row is by itself."""
+        return 1
+
     def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """The four channels of `rows` (strictly increasing); see `Source.read`."""
         check_rows(rows, self._index.rows)
@@ -141,6 +151,49 @@ class ArraySource:
         channels = tuple(channel if whole else channel[rows] for channel in self._channels)
         check_finite(channels, rows, self._index)
         return channels
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PartSource:
+    """Some rows of a source, numbered from 0, read when they are asked for. See `Source`."""
+
+    def __init__(self, source: Source, rows: NDArray[np.int64]) -> None:
+        """`rows` are strictly increasing numbers in `source`, which stays its owner's to close."""
+        whole = source.index
+        self._source = source
+        self._rows = rows
+        self._index = DataIndex(
+            files=(FileSpan(whole.files[0].path, 0, len(rows)),),
+            channel_names=whole.channel_names,
+            channel_shapes=whole.channel_shapes,
+            labels=None if whole.labels is None else whole.labels[rows],
+            classes=whole.classes,
+        )
+
+    @property
+    def index(self) -> DataIndex:
+        """Shapes, labels and classes of these rows; files and groups are those of the whole source's index."""
+        return self._index
+
+    @property
+    def chunk_rows(self) -> int:
+        """That of the whole source."""
+        return self._source.chunk_rows
+
+    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """The four channels of `rows` (strictly increasing); errors name rows as the whole source does."""
+        check_rows(rows, len(self._rows))
+        return self._source.read(self._rows[rows])
 
     def close(self) -> None:
         """Nothing to close."""

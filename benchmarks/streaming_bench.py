@@ -1,0 +1,102 @@
+"""Training from a stream against training from memory: samples a second and CPU seconds, one JSON line.
+
+Both feeds train the same network in one process, epoch by epoch in turns, since machines are shared; the first round,
+which compiles the graphs, is not counted. Validation and checkpoints are not part of it.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pointcnn_cli.config.schema import Config, SimulateConfig
+from pointcnn_cli.hdf5.reading import open_hdf5
+from pointcnn_cli.hdf5.samples import PartSource
+from pointcnn_cli.memory import parse_bytes
+from pointcnn_cli.simulate import simulate_samples
+from pointcnn_cli.streaming import plan_stream
+
+STORAGE = {"contiguous": {}, "gzip": {"compression": "gzip", "compression_opts": 4}}
+
+
+def write_file(path: Path, rows: int, chunk: int, storage: str) -> None:
+    """Simulated windows, float16, sorted by label."""
+    samples = simulate_samples(SimulateConfig(windows=rows, subjects=40))
+    order = np.argsort(samples.labels, kind="stable")
+    with h5py.File(path, "w") as file:
+        for i, channel in enumerate(samples.channels, 1):
+            values = channel[order].astype("float16")
+            chunks = None if storage == "contiguous" else (chunk, *values.shape[1:])
+            file.create_dataset(f"channel_{i}", data=values, chunks=chunks, **STORAGE[storage])
+        file["label"] = samples.labels[order]
+        file["label"].attrs["classes"] = samples.classes
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Rounds of one epoch each: in memory, then from each kind of file."""
+    from pointcnn_cli.feeding import PartRows
+    from pointcnn_cli.fitting import Fit, build_network
+    from pointcnn_cli.hdf5.samples import ArraySource, Samples
+
+    fits = {}
+    for storage in STORAGE:
+        path = folder / f"{storage}.h5"
+        write_file(path, arguments.rows, arguments.chunk, storage)
+        config = Config(
+            data={"path": str(path)}, model={"name": arguments.model}, train={"epochs": arguments.rounds + 1}
+        )
+        source = open_hdf5(config.data)
+        rows, labels = np.arange(arguments.rows), source.index.labels
+        held = PartRows(rows, ArraySource(Samples(source.read(rows), labels, source.index.classes)), labels)
+        if "memory" not in fits:
+            fits["memory"] = Fit(config, source.index, build_network(config, source.index), held, held)
+        row_bytes = sum(channel[0].nbytes for channel in source.read(rows[:1]))
+        plan = plan_stream(source, len(rows), row_bytes, config.train.batch_size, parse_bytes(arguments.limit))
+        part = PartRows(rows, PartSource(source, rows), labels)
+        fits[storage] = Fit(config, source.index, build_network(config, source.index), part, held, plan)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in fits}
+    for epoch in range(1, arguments.rounds + 2):
+        for name, fit in fits.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            fit._feed.fit(fit.trainer, epoch, [], lambda: None)
+            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            print(
+                f"round {epoch}, {name}: wall {times[name][-1][0]:.2f} s, CPU {times[name][-1][1]:.2f} s",
+                file=sys.stderr,
+            )
+    result: dict[str, object] = {"rows": arguments.rows, "model": arguments.model, "row_bytes": row_bytes}
+    result["window_rows"], result["block_rows"] = plan.window_rows, plan.block_rows
+    for name, rounds in times.items():
+        walls, cpus = zip(*rounds[1:], strict=True)
+        result[name] = {
+            "samples_per_second": round(arguments.rows / statistics.median(walls), 1),
+            "cpu_seconds": round(statistics.median(cpus), 2),
+            "ratio": round(
+                statistics.median(m[0] / o[0] for m, o in zip(times["memory"][1:], rounds[1:], strict=True)), 3
+            ),
+        }
+    for fit in fits.values():
+        fit._feed.close()
+    return result
+
+
+def main() -> None:
+    """Parse the command line and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunk", type=int, default=20)
+    parser.add_argument("--limit", default="20MB", help="data.memory_limit")
+    parser.add_argument("--model", default="pointcnn")
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(parser.parse_args(), Path(folder))))
+
+
+if __name__ == "__main__":
+    main()

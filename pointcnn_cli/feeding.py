@@ -1,0 +1,173 @@
+"""How training rows reach the training step: their numbers alone, where the device holds the rows, or batch by batch.
+
+Either way Keras's `fit` trains, and an epoch's batches depend on (seed, epoch) alone.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pointcnn_cli.batches import build_streamed_trainer, build_trainer, device_dtype, permute_rows
+from pointcnn_cli.callbacks import WaitForRows
+from pointcnn_cli.config.schema import Config
+from pointcnn_cli.errors import PointcnnError
+from pointcnn_cli.hdf5.samples import Source
+from pointcnn_cli.streaming import Plan, Stream
+
+
+@dataclass(frozen=True)
+class PartRows:
+    """The rows of one part: their numbers in the data, and a source of just them."""
+
+    numbers: NDArray[np.int64]
+    source: Source
+    labels: NDArray[np.int64]
+
+
+class ResidentFeed:
+    """Training rows that the device holds; nothing but their numbers goes to each step."""
+
+    def __init__(
+        self, config: Config, train: PartRows, targets: NDArray[np.float32], weights: NDArray[np.float32] | None
+    ) -> None:
+        """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
+        self._config = config
+        self._train = train
+        self._targets = targets
+        self._weights = weights
+
+    def build_trainer(self, model: keras.Model) -> keras.Model:
+        """The model to train, with the weights of `model`; this puts the rows on the device."""
+        channels = self._train.source.read(np.arange(len(self._targets)))
+        return build_trainer(model, channels, self._config.augment)
+
+    def order_rows(self, epoch: int) -> NDArray[np.int64]:
+        """The order of the training rows in this epoch, (rows,)."""
+        return permute_rows(self._config.seed, epoch, len(self._targets))
+
+    def fit(
+        self,
+        trainer: keras.Model,
+        epoch: int,
+        callbacks: list[keras.callbacks.Callback],
+        check: Callable[[], None],
+        steps: int | None = None,
+    ) -> dict[str, float]:
+        """Train one epoch, or its first `steps`; the mean of each metric. Nothing is waited for, so `check` is not
+        called."""
+        size = self._config.train.batch_size
+        order = self.order_rows(epoch)[: None if steps is None else steps * size]
+        history = trainer.fit(
+            order.astype(np.int32),
+            self._targets[order],
+            sample_weight=None if self._weights is None else self._weights[order],
+            batch_size=size,
+            shuffle=False,
+            initial_epoch=epoch - 1,
+            epochs=epoch,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        return {name: float(values[-1]) for name, values in history.history.items()}
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class StreamedFeed:
+    """Training rows that are read while others train."""
+
+    def __init__(
+        self,
+        config: Config,
+        train: PartRows,
+        targets: NDArray[np.float32],
+        weights: NDArray[np.float32] | None,
+        plan: Plan,
+    ) -> None:
+        """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
+        self._config = config
+        self._targets = targets
+        self._weights = weights
+        self._train = train
+        self._dtypes = [device_dtype(channel.dtype) for channel in train.source.read(np.arange(1))]
+        self._stream = Stream(
+            train.source, train.numbers, train.labels, self._dtypes, plan, config.seed, config.train.epochs
+        )
+        self._failure: Exception | None = None
+
+    def build_trainer(self, model: keras.Model) -> keras.Model:
+        """The model to train, with the weights of `model`."""
+        return build_streamed_trainer(model, self._config.augment)
+
+    def order_rows(self, epoch: int) -> NDArray[np.int64]:
+        """The order of the training rows in this epoch, (rows,)."""
+        return self._stream.order_rows(epoch)
+
+    def fit(
+        self,
+        trainer: keras.Model,
+        epoch: int,
+        callbacks: list[keras.callbacks.Callback],
+        check: Callable[[], None],
+        steps: int | None = None,
+    ) -> dict[str, float]:
+        """Train one epoch, or its first `steps`; the mean of each metric. While rows are waited for, `check` is called
+        and may raise. Raises DataError as reading rows does."""
+        self._stream.prepare(epoch, check)
+        if steps is None:
+            steps = math.ceil(len(self._targets) / self._config.train.batch_size)
+        try:
+            history = trainer.fit(
+                self._build_dataset(epoch, steps),
+                steps_per_epoch=steps,  # without it Keras warns when an epoch is over
+                shuffle=False,
+                initial_epoch=epoch - 1,
+                epochs=epoch,
+                callbacks=[*callbacks, WaitForRows(self._stream.wait, check)],
+                verbose=0,
+            )
+        except PointcnnError:
+            raise
+        except Exception:
+            if self._failure is None:
+                raise
+            raise self._failure from None  # TensorFlow has made a text of it
+        return {name: float(values[-1]) for name, values in history.history.items()}
+
+    def _build_dataset(self, epoch: int, steps: int) -> Any:
+        """The first `steps` batches of this epoch as a tf.data.Dataset that keeps one batch ready.
+
+        Keras would make one of a Python generator too, but one that keeps as many ready as TensorFlow likes.
+        """
+        import tensorflow as tf
+
+        shapes = self._train.source.index.channel_shapes
+        channels = [tf.TensorSpec((None, *shape, 1), dtype) for shape, dtype in zip(shapes, self._dtypes, strict=True)]
+        weights = () if self._weights is None else (tf.TensorSpec((None,), "float32"),)
+        signature = (tuple(channels), tf.TensorSpec((None, self._targets.shape[1]), "float32"), *weights)
+        batches = tf.data.Dataset.from_generator(
+            lambda: self._iterate_batches(epoch, steps), output_signature=signature
+        )
+        return batches.prefetch(1)
+
+    def _iterate_batches(self, epoch: int, steps: int) -> Iterator[tuple[Any, ...]]:
+        """Channels, targets and, where rows weigh differently, weights. Runs in a thread of TensorFlow's."""
+        try:
+            batches = self._stream.iterate_batches(epoch, self._config.train.batch_size)
+            for places, channels in islice(batches, steps):
+                weights = () if self._weights is None else (self._weights[places],)
+                yield (channels, self._targets[places], *weights)
+        except Exception as error:
+            self._failure = error
+            raise
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._stream.close()
