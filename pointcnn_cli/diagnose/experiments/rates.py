@@ -95,8 +95,8 @@ def _measure_high(bench: Bench, sweep: Sweep) -> Measurement:
         "value": rate,
         "threshold": border if np.isfinite(border) else None,
     }
-    # A network that batch normalisation keeps finite need not diverge: it falls silent at a loss of ln K. So a suspicion
-    # is put to the test, whatever the sweep says.
+    # A network that batch normalisation keeps finite need not diverge: it falls silent at a loss of ln K. So what is
+    # suspected is put to the test, whatever the sweep says.
     if bench.find("PC501") is None and rate < border and rate <= SAFETY * sweep.best:
         limit = f"{sweep.divergence:.1e}" if np.isfinite(sweep.divergence) else "no rate up to 1"
         return Measurement(
