@@ -351,6 +351,7 @@ def test_steps_are_held_against_the_weights_before_and_after_training(optimizer,
     case = Case("plan", train=np.arange(TRAINED), settings=settings, build=build_network)
     found = judge(steps.check_step_size(case)).findings
     assert [(f.code, f.verdict) for f in found] == [(code, "SUSPECTED") for code in codes]
+    assert all(m.found == ("hardly" in m.sentence) for m in steps.check_step_size(case) if m.code == "PC502")
     case.history = ({"accuracy": 0.2}, {"accuracy": 0.95})
     assert "PC501" not in {f.code for f in judge(steps.check_step_size(case)).findings}  # it did learn
 

@@ -48,7 +48,7 @@ def check_step_size(case: Case) -> Iterator[Measurement]:
     yield Measurement(
         "PC502", "test",
         f"{told}: {steps} steps of {rate:g} come to {way:.2g} times the standard deviation that weights start with "
-        f"({size:.2g}), so the network hardly changes.",
+        f"({size:.2g})" + (", so the network hardly changes." if short else "."),
         found=short, statistic="learning rate x steps / initial size of weights", value=way, threshold=SHORTEST_WAY,
         n=steps, at_most="SUSPECTED", fix=fix if short else None,
     )  # fmt: skip
