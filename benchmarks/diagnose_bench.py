@@ -125,15 +125,17 @@ def try_fix(case: BenchCase, trained: Trained, healthy: float, confirmed: list[s
 
 def check_radhar(path: Path) -> Iterator[dict[str, Any]]:
     """Split codes on a real file, without training: the tail, a random split and one by groups."""
-    from pointcnn_cli.config.schema import Config
+    from pointcnn_cli.config.load import load_config
     from pointcnn_cli.diagnose import diagnose_case
     from pointcnn_cli.diagnose.gather import open_config_case
     from pointcnn_cli.diagnose.registry import Tier
     from pointcnn_cli.reporting import Reporter
 
     leaks = [["PC203", "PC204"]]
-    for strategy, roots in (("tail", [["PC201"]]), ("random", leaks), ("stratified_group", [])):
-        config = Config.model_validate({"data": {"path": str(path)}, "split": {"strategy": strategy}})
+    recipe = Path(__file__).resolve().parent.parent / "configs" / "radhar.yaml"
+    for strategy, roots in (("tail", [["PC201"]]), ("stratified", leaks), ("stratified_group", [])):
+        changes = {"data.path": str(path), "split.strategy": strategy, "split.allow_missing_classes": True}
+        config = load_config(recipe, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
         started = time.monotonic()
         with open_config_case(config) as case:
             found = list_verdicts(diagnose_case(case, Reporter(), tiers=[Tier.STATIC, Tier.DATA]))
