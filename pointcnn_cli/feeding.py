@@ -63,11 +63,9 @@ class ResidentFeed:
         called."""
         size = self._config.train.batch_size
         order = self.order_rows(epoch)[: None if steps is None else steps * size]
+        weights = None if self._weights is None else self._weights[order]
         history = trainer.fit(
-            order.astype(np.int32),
-            self._targets[order],
-            sample_weight=None if self._weights is None else self._weights[order],
-            batch_size=size,
+            **_prepare_batches(order.astype(np.int32), self._targets[order], weights, size),
             shuffle=False,
             initial_epoch=epoch - 1,
             epochs=epoch,
@@ -78,6 +76,26 @@ class ResidentFeed:
 
     def close(self) -> None:
         """Nothing to close."""
+
+
+def _prepare_batches(
+    rows: NDArray[np.int32], targets: NDArray[np.float32], weights: NDArray[np.float32] | None, size: int
+) -> dict[str, Any]:
+    """What `fit` is given for batches of `size` of these rows, in this order.
+
+    On TensorFlow a dataset whose threads are its own: that which Keras makes of arrays shares those of the step, and in
+    about every second epoch the step then ran on one core (2.5 against 5.2 s of wall time for 5 s of work, two cores).
+    """
+    if keras.config.backend() != "tensorflow":
+        return {"x": rows, "y": targets, "sample_weight": weights, "batch_size": size}
+    import tensorflow as tf
+
+    parts = (rows, targets) if weights is None else (rows, targets, weights)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    options.experimental_optimization.inject_prefetch = False
+    return {"x": tf.data.Dataset.from_tensor_slices(parts).batch(size).with_options(options)}
 
 
 class StreamedFeed:
