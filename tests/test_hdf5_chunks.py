@@ -1,5 +1,7 @@
 """Chunks that unpack to another size than they stand for: HDF5 would hand out what lies in memory behind them."""
 
+import subprocess
+import sys
 import zlib
 
 import h5py
@@ -109,3 +111,41 @@ def test_labels_that_unpack_to_too_little_are_refused(tmp_path):
         labels = file.create_dataset("label", (12,), "int64", chunks=(12,), compression="gzip")
         labels.id.write_direct_chunk((0,), zlib.compress(bytes(8)))
     assert "dataset 'label': the chunk at (0,) unpacks to 8 bytes, not 96" in refused(path)
+
+
+READ_WHILE_ANOTHER_THREAD_WRITES = """
+import sys, threading
+import h5py
+import numpy as np
+from pointcnn_cli.hdf5.reading import read_rows
+
+packed, other = sys.argv[1:]
+values = np.random.default_rng(0).random((64, 1, 16, 12, 1))
+with h5py.File(packed, "w") as file:
+    file.create_dataset("a", data=values, chunks=(1, 1, 16, 12, 1), compression="gzip")
+over = threading.Event()
+
+def write():
+    while not over.is_set():
+        with h5py.File(other, "w") as file:
+            file.create_dataset("b", data=values)
+
+writer = threading.Thread(target=write)
+writer.start()
+try:
+    with h5py.File(packed) as file:
+        for _ in range(50):
+            found = np.empty_like(values)
+            read_rows(file["a"], np.arange(64), found, packed)
+            assert (found == values).all()
+finally:
+    over.set()
+    writer.join()
+"""
+
+
+def test_packed_rows_are_read_while_another_thread_uses_hdf5(tmp_path):
+    # In a process of its own: without the lock HDF5 may take the process down.
+    command = [sys.executable, "-c", READ_WHILE_ANOTHER_THREAD_WRITES, tmp_path / "a.h5", tmp_path / "b.h5"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

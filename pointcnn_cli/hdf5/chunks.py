@@ -10,6 +10,7 @@ import math
 import zlib
 
 import h5py
+from h5py._hl.base import phil
 
 from pointcnn_cli.hdf5.checks import CHECKSUM_BYTES, COMPRESSORS, DEFLATE, FLETCHER32, stored_itemsize
 from pointcnn_cli.hdf5.problems import Problem
@@ -31,7 +32,8 @@ def check_unpacked(dataset: h5py.h5d.DatasetID, first: int, last: int, where: st
     rows = range(first // steps[0] * steps[0], last, steps[0])
     others = [range(0, length, step) for length, step in zip(dataset.shape[1:], steps[1:], strict=True)]
     for offset in itertools.product(rows, *others):
-        mask, stored = dataset.read_direct_chunk(offset)
+        with phil:  # h5py's lock, which this method of it alone does not take (3.14); HDF5 stands no second thread
+            mask, stored = dataset.read_direct_chunk(offset)
         found = _count_unpacked(stored, filters, mask, size)
         if found != size:
             what = (
