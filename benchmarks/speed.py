@@ -92,7 +92,8 @@ def time_training(arguments: argparse.Namespace, folder: Path) -> Iterator[Recor
     """Epochs of the network of the original question, by pointcnn, a stock Keras script, and PyTorch where it is."""
     file = make_file(folder / "rows.h5", arguments.rows, arguments.points, arguments.frames, arguments.dtype[0])
     others = [TORCH] if read_versions()[TORCH] else []
-    names = list(dict.fromkeys([*(arguments.variant or ["pointcnn"]), *others, arguments.baseline]))
+    chosen = [name for name in (arguments.variant or ["pointcnn"]) if name != arguments.baseline]
+    names = list(dict.fromkeys([*chosen, *others, arguments.baseline]))
     found = measure([choose_training(n, file, arguments.rows, arguments.rounds + 1) for n in names], arguments.rounds)
     for name in names[:-1]:
         pair = {key: found[key] for key in (name, arguments.baseline)}
