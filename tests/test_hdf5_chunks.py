@@ -113,6 +113,20 @@ def test_labels_that_unpack_to_too_little_are_refused(tmp_path):
     assert "dataset 'label': the chunk at (0,) unpacks to 8 bytes, not 96" in refused(path)
 
 
+def test_chunks_are_looked_at_once_for_each_opening_of_a_file(tmp_path, monkeypatch):
+    path = write_chunk(tmp_path / "a.h5", zlib.compress(WHOLE), (DEFLATE,))
+    looked = []
+    unpacker = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", lambda: looked.append(1) or unpacker())
+    for _ in range(2):
+        with open_hdf5(config(path)) as source:
+            first = source.read(np.arange(4))[1]
+            count = len(looked)
+            assert np.array_equal(source.read(np.arange(12))[1][:4], first)
+            assert len(looked) == count > 0
+        looked.clear()
+
+
 READ_WHILE_ANOTHER_THREAD_WRITES = """
 import sys, threading
 import h5py

@@ -100,6 +100,7 @@ class Hdf5Source:
             start_frames=columns.start_frames,
             notes=columns.notes,
         )
+        self._whole: list[list[set[int]]] = [[set() for _ in file.channels] for file in files]  # see `check_unpacked`
         self._dtypes = [np.result_type(*(_native(f.channels[c].dtype) for f in files)) for c in range(4)]
 
     @property
@@ -130,10 +131,11 @@ class Hdf5Source:
     def _read_channel(self, channel: int, rows: NDArray[np.int64]) -> NDArray[Any]:
         """One channel of `rows` from all files, (len(rows), depth, points, frames, 1)."""
         values = np.empty((len(rows), *self._index.channel_shapes[channel], 1), self._dtypes[channel])
-        for file, span in zip(self._files, self._index.files, strict=True):
+        for file, span, whole in zip(self._files, self._index.files, self._whole, strict=True):
             start, stop = np.searchsorted(rows, [span.first_row, span.first_row + span.rows])
             if start < stop:
-                read_rows(file.channels[channel], rows[start:stop] - span.first_row, values[start:stop], file.path)
+                wanted, target = rows[start:stop] - span.first_row, values[start:stop]
+                read_rows(file.channels[channel], wanted, target, file.path, whole[channel])
         return values
 
     def close(self) -> None:
@@ -150,8 +152,12 @@ class Hdf5Source:
         self.close()
 
 
-def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], out: NDArray[Any], path: str) -> None:
+def read_rows(
+    dataset: h5py.Dataset, rows: NDArray[np.int64], out: NDArray[Any], path: str, whole: set[int] | None = None
+) -> None:
     """Read `rows` (strictly increasing, of this dataset) into `out` (len(rows), depth, points, frames, 1).
+
+    `whole`, kept from one call to the next, spares chunks a second look: see `check_unpacked`.
 
     h5py's own indexing by a list of rows is slow beyond about a thousand; here runs of touched chunks are read as
     slices and the rows picked in NumPy. No chunk is decompressed twice, and only those that hold a wanted row.
@@ -162,7 +168,7 @@ def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64], out: NDArray[Any],
         first, last = int(wanted[0]), int(wanted[-1]) + 1
         where = at(path, dataset.name.lstrip("/"))
         try:
-            raise_problems(check_unpacked(dataset.id, first, last, where))
+            raise_problems(check_unpacked(dataset.id, first, last, where, whole))
             if last - first == len(wanted):
                 dataset.read_direct(target, np.s_[first:last], np.s_[begin:end])
             else:
