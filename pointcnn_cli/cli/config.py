@@ -1,4 +1,4 @@
-"""pointcnn config show | validate | schema"""
+"""pointcnn config show | validate | schema | reference"""
 
 from typing import Annotated
 
@@ -48,3 +48,14 @@ def schema() -> None:
     from pointcnn_cli.config.load import config_json_schema
 
     print_json(config_json_schema())
+
+
+@app.command()
+def reference() -> None:
+    """Print what every key takes, its default and its meaning, as Markdown.
+
+    Example:  [bold]pointcnn config reference | less[/bold]
+    """
+    from pointcnn_cli.config.reference import describe_config
+
+    print_bytes(describe_config().encode())
