@@ -1,5 +1,6 @@
 """What watches every training step: progress, requests to stop, a loss that is no longer finite, rows not yet read."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import keras
 from pointcnn_cli.errors import TrainingError
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.signals import StopRequest
+from pointcnn_cli.timing import INPUT, STEPS, Clock
 
 
 class StepWatch(keras.callbacks.Callback):
@@ -43,10 +45,28 @@ class WaitForRows(keras.callbacks.Callback):
     """Waits for rows between steps, by `wait(check)`, where `check` may end training: while TensorFlow waits for them
     no signal is seen."""
 
-    def __init__(self, wait: Callable[[Callable[[], None]], None], check: Callable[[], None]) -> None:
+    def __init__(self, wait: Callable[[Callable[[], None]], None], check: Callable[[], None], clock: Clock) -> None:
         super().__init__()
         self._wait = wait
         self._check = check
+        self._clock = clock
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._wait(self._check)
+        with self._clock.measure(INPUT):
+            self._wait(self._check)
+
+
+class StepClock(keras.callbacks.Callback):
+    """Tells the steps themselves from what happens between them. The first of all callbacks, so that reading the
+    metrics, where a GPU is waited for, is counted as the host's."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._step = contextlib.ExitStack()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._step.enter_context(self._clock.measure(STEPS))
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._step.close()

@@ -19,6 +19,7 @@ from pointcnn_cli.config.schema import Config
 from pointcnn_cli.errors import PointcnnError
 from pointcnn_cli.hdf5.samples import Source
 from pointcnn_cli.streaming import Plan, Stream
+from pointcnn_cli.timing import INPUT, Clock
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,10 @@ class StreamedFeed:
         targets: NDArray[np.float32],
         weights: NDArray[np.float32] | None,
         plan: Plan,
+        clock: Clock,
     ) -> None:
         """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
+        self._clock = clock
         self._config = config
         self._targets = targets
         self._weights = weights
@@ -138,7 +141,8 @@ class StreamedFeed:
     ) -> dict[str, float]:
         """Train one epoch, or its first `steps`; the mean of each metric. While rows are waited for, `check` is called
         and may raise. Raises DataError as reading rows does."""
-        self._stream.prepare(epoch, check)
+        with self._clock.measure(INPUT):
+            self._stream.prepare(epoch, check)
         if steps is None:
             steps = math.ceil(len(self._targets) / self._config.train.batch_size)
         try:
@@ -148,7 +152,7 @@ class StreamedFeed:
                 shuffle=False,
                 initial_epoch=epoch - 1,
                 epochs=epoch,
-                callbacks=[*callbacks, WaitForRows(self._stream.wait, check)],
+                callbacks=[*callbacks, WaitForRows(self._stream.wait, check, self._clock)],
                 verbose=0,
             )
         except PointcnnError:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.batches import iterate_blocks, predict_rows, reseed
-from pointcnn_cli.callbacks import StepWatch
+from pointcnn_cli.callbacks import StepClock, StepWatch
 from pointcnn_cli.checkpoints import Arrays
 from pointcnn_cli.config.schema import Config, TrainConfig
 from pointcnn_cli.errors import RunError, TrainingError
@@ -30,6 +30,7 @@ from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.signals import StopRequest
 from pointcnn_cli.splits.parts import compute_chance
 from pointcnn_cli.streaming import Plan
+from pointcnn_cli.timing import HOST, SAVING, VALIDATION, Clock
 
 SUSPECTS_NAMED = 3
 OPTIMIZER_NAME = "optimizer"  # part of its variables' names; Keras would count up with each one in a process
@@ -57,6 +58,7 @@ class Fit:
         self.classes = index.classes or ()
         self.history: list[HistoryRow] = []
         self.best: Arrays = {}
+        self.clock = Clock()
         self.model = model
         self.steps = math.ceil(len(train.labels) / config.train.batch_size)
         targets = np.eye(len(self.classes), dtype=np.float32)[train.labels]  # (rows, classes)
@@ -64,7 +66,7 @@ class Fit:
         self._feed = (
             ResidentFeed(config, train, targets, weights)
             if plan is None
-            else StreamedFeed(config, train, targets, weights, plan)
+            else StreamedFeed(config, train, targets, weights, plan, self.clock)
         )
         self.trainer = self._feed.build_trainer(self.model)
         self.trainer.compile(
@@ -107,12 +109,14 @@ class Fit:
                     f"{FREE_MEMORY}, and {hint}\nor train a new run: {suggest_batch(size)}",
                 ):
                     self._run_epoch(epoch, watch, check)
-                    self.save(run)
+                    with self.clock.measure(SAVING):
+                        self.save(run)
                 reporter.end_epoch(self.history[-1], self.best_epoch)
                 if is_stuck(self.history, chance) and not was_stuck:
                     was_stuck = True
                     reporter.warn(f"{describe_stuck(self.history, chance)}: pointcnn diagnose {run.path}")
                 stop.check(hint)
+            reporter.detail(self.clock.describe())
         finally:
             self._feed.close()
             reporter.end_training()
@@ -120,13 +124,15 @@ class Fit:
     def _run_epoch(self, epoch: int, watch: StepWatch, check: Callable[[], None]) -> None:
         started = time.monotonic()
         reseed(self.trainer, self.config.seed, epoch)
-        logs = self._feed.fit(self.trainer, epoch, [watch], check)
+        with self.clock.measure(HOST):
+            logs = self._feed.fit(self.trainer, epoch, [StepClock(self.clock), watch], check)
         weights = read_weights(self.model)
         # A ReLU may turn NaN into 0, so finite predictions do not prove finite weights.
         if not all(np.isfinite(array).all() for array in weights.values()):
             raise self._explain_divergence(epoch, self.steps)
         rows = np.arange(len(self.validation.labels))
-        probabilities = np.concatenate(list(predict_rows(self.model, self.validation.source, rows)))
+        with self.clock.measure(VALIDATION):
+            probabilities = np.concatenate(list(predict_rows(self.model, self.validation.source, rows)))
         if not np.isfinite(probabilities).all():
             raise self._explain_divergence(epoch, self.steps)
         row = {

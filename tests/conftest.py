@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,6 +19,27 @@ ROOT = Path(__file__).resolve().parent.parent
 SMOKE = ROOT / "configs" / "smoke.yaml"
 PEOPLE = {"windows": 96, "subjects": 8, "points": 32, "frames": 24, "stride": 8}
 SMALL = (*(f"data.simulate.{key}={value}" for key, value in PEOPLE.items()), "train.epochs=3", "train.batch_size=20")
+
+
+class Listener(Reporter):
+    """Keeps what was said; sends a signal to this process at a step, where asked to."""
+
+    def __init__(self, signal_at: tuple[int, int] | None = None) -> None:
+        self.said: list[str] = []
+        self.details: list[str] = []
+        self.signal_at = signal_at
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    warn = say
+
+    def detail(self, text: str) -> None:
+        self.details.append(text)
+
+    def end_step(self, epoch, step, logs) -> None:
+        if (epoch, step) == self.signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

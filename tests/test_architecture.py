@@ -15,7 +15,7 @@ PACKAGE = "pointcnn_cli"
 
 # From the bottom up. A module, or package of modules, imports only what stands in its own layer or below.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("", "errors", "reporting", "files"),  # "" is the package itself
+    ("", "errors", "reporting", "files", "timing"),  # "" is the package itself
     ("config", "checkpoints", "rundir", "signals"),
     ("hdf5", "splits", "metrics", "history"),
     (

@@ -1,9 +1,7 @@
 """Rows that are streamed: the plan and its order, what is held, what is read, and whole streamed trainings."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -15,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, Listener
 from hdf5_files import config as data_config
 from hdf5_files import make_channels, write_file
 from processes import check_same_end, start, wait_for
@@ -280,23 +278,6 @@ def test_closing_ends_the_reader(source):
 # --- whole trainings ---
 
 LIMIT = "data.memory_limit=500kB"
-
-
-class Listener(Reporter):
-    """Keeps what was said; sends a signal to this process at a step, where asked to."""
-
-    def __init__(self, signal_at: tuple[int, int] | None = None) -> None:
-        self.said: list[str] = []
-        self.signal_at = signal_at
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    warn = say
-
-    def end_step(self, epoch, step, logs) -> None:
-        if (epoch, step) == self.signal_at:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def list_settings(path: Path, *more: str) -> list[str]:

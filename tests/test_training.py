@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PEOPLE, ROOT, SMALL
+from conftest import PEOPLE, ROOT, SMALL, Listener
 
 from pointcnn_cli import evaluation, training
 from pointcnn_cli.config.load import load_config, load_resolved
@@ -20,23 +21,6 @@ from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
-
-
-class Listener(Reporter):
-    """Keeps what was said; sends a signal to this process at a step, where asked to."""
-
-    def __init__(self, signal_at: tuple[int, int] | None = None) -> None:
-        self.said: list[str] = []
-        self.signal_at = signal_at
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    warn = say
-
-    def end_step(self, epoch, step, logs) -> None:
-        if (epoch, step) == self.signal_at:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def list_files(folder) -> set[str]:
@@ -146,6 +130,8 @@ def test_an_interrupted_run_continues_to_the_same_end(trained, tmp_path):
     listener = Listener()
     resumed = training.resume(target, listener)
     assert "continuing after epoch 1" in listener.said
+    (bound,) = [text for text in listener.details if text.startswith("bounded by ")]
+    assert re.search(r"steps of the network [1-9]\d*%", bound)
     for name in ("last.safetensors", "best.safetensors"):
         assert (target / "checkpoints" / name).read_bytes() == (trained.run.checkpoints / name).read_bytes()
     assert read_history(resumed.run) == read_history(trained.run)
