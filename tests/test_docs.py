@@ -1,6 +1,6 @@
 """The documents: every command in them runs as written, links lead somewhere, and what is made from code is fresh.
 
-A block fenced as `sh` is run. One that is not to be run is fenced as `text`, or stands after a comment that says why:
+A block fenced as `sh` or `python` is run. One that is not stands after a comment that says why:
 `<!-- not run: REASON -->`.
 """
 
@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from pointcnn_cli import errors
+from pointcnn_cli import errors, training
+from pointcnn_cli.config.load import load_config
 from pointcnn_cli.config.reference import describe_config
+from pointcnn_cli.reporting import Reporter
 
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md", *(ROOT / "docs").glob("*.md")]
 )
-BLOCK = re.compile(r"(?P<note><!-- not run: (?P<reason>[^>]+) -->\n)?^```sh\n(?P<commands>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?P<note><!-- not run: (?P<reason>[^>]+) -->\n)?^```(?P<kind>sh|python)\n(?P<commands>.*?)^```$", re.M | re.S
+)
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]+)?\)")
 LIMIT = 600  # seconds for a page; generous, since a busy machine takes minutes to start TensorFlow a few times
 
@@ -30,8 +34,10 @@ def name_page(path: Path) -> str:
 
 
 def list_commands(page: Path) -> list[str]:
-    """The blocks of a page that are to be run."""
-    return [found["commands"] for found in BLOCK.finditer(page.read_text()) if not found["reason"]]
+    """The blocks of a page that are to be run, for a shell."""
+    found = [block for block in BLOCK.finditer(page.read_text()) if not block["reason"]]
+    python = "python - <<'END_OF_BLOCK'\n{}END_OF_BLOCK\n"
+    return [python.format(b["commands"]) if b["kind"] == "python" else b["commands"] for b in found]
 
 
 def list_anchors(text: str) -> set[str]:
@@ -42,16 +48,28 @@ def list_anchors(text: str) -> set[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """A folder like a checkout: the configs, and what a page may write lies nowhere else."""
+    """A folder like a checkout; what a page writes lies nowhere else."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "data").mkdir()
     return tmp_path
+
+
+def make_base_run(folder: Path) -> None:
+    """What README's first command leaves: .ci/run has just run it, else a smaller one is trained."""
+    runs = folder / "runs" / "base"
+    if trained := sorted((ROOT / "runs" / "base").glob("*")):
+        shutil.copytree(trained[-1], runs / trained[-1].name)
+        return
+    settings = ["data.simulate={windows: 60, subjects: 10}", "train.epochs=1"]
+    training.train(load_config(ROOT / "configs" / "base.yaml", settings), runs / "small", ["pointcnn"], Reporter())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if list_commands(page)], ids=name_page)
 def test_every_command_of_a_page_runs_as_written(page: Path, workplace: Path) -> None:
     script = "".join(list_commands(page))
+    if "runs/base" in script:
+        make_base_run(workplace)
     scripts = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
