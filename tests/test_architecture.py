@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("callbacks", "scoring", "feeding"),
     ("fitting", "loading", "training", "prediction"),
-    ("evaluation", "diagnose"),
+    ("evaluation", "diagnose", "report"),
     ("cli", "__main__"),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
