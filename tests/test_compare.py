@@ -1,6 +1,8 @@
 """`pointcnn compare`: a winner only on the same rows and only where it can be told, and a reason wherever not."""
 
+import html
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +52,7 @@ def set_answers(run: RunDir, right, keep=slice(None), groups: list[str] | None =
     labels = np.array([classes.index(name) for name in old.labels])[keep]
     answers = np.where(right(len(labels)), labels, (labels + 1) % len(classes))
     probabilities = (0.9 * np.eye(len(classes)) + 0.1 / len(classes))[answers].astype(np.float32)
-    names = np.array(groups or old.groups, dtype=object)[keep]
+    names = np.array((groups or old.groups)[: len(old.numbers)], dtype=object)[keep]
     codes = np.unique(names, return_inverse=True)[1]
     new = replace(
         old, numbers=old.numbers[keep], files=old.files[: len(labels)], probabilities=probabilities,
@@ -88,9 +90,9 @@ def first(share):
 
 
 def test_the_better_run_is_named_with_how_much_and_how_sure(copies):
-    count = len(read_predictions(copies[0].predictions, tuple(copies[0].read_manifest()["classes"])).numbers)
-    set_answers(copies[0], first(0.0), groups=GROUPS[:count])
-    set_answers(copies[1], first(1.0), groups=GROUPS[:count])
+    count = copies[0].read_metrics()["n"]
+    set_answers(copies[0], first(0.0), groups=GROUPS)
+    set_answers(copies[1], first(1.0), groups=GROUPS)
     found = compare(copies[0].path, copies[1].path)["comparisons"][0]
     assert (found["verdict"], found["accuracy_difference"], found["n"]) == ("better", 1.0, count)
     assert (found["n_groups"], found["test"], found["p"]) == (12, "sign_flip_exact", 2 / 2**12)
@@ -100,7 +102,7 @@ def test_the_better_run_is_named_with_how_much_and_how_sure(copies):
     assert turned["sentence"].startswith(f"A ({copies[1].path}) is better than B ({copies[0].path}) by 1.000")
     text = words(run(copies[0].path, copies[1].path).stdout)
     assert "is better than A" in text
-    assert "p 0.00049" in text
+    assert "p = 0.00049" in text
 
 
 def test_two_seeds_cannot_be_told_apart_and_the_seed_is_what_differs(pair):
@@ -128,9 +130,8 @@ def test_few_groups_are_said_to_be_too_few(pair):
 
 
 def test_more_than_two_are_held_to_the_first_and_p_is_adjusted(copies):
-    count = len(read_predictions(copies[0].predictions, tuple(copies[0].read_manifest()["classes"])).numbers)
     for copy, share in zip(copies, (0.2, 0.5, 1.0), strict=True):
-        set_answers(copy, first(share), groups=GROUPS[:count])
+        set_answers(copy, first(share), groups=GROUPS)
     document = compare(*(copy.path for copy in copies))
     second, third = document["comparisons"]
     assert {found["baseline"] for found in (second, third)} == {str(copies[0].path)}
@@ -257,6 +258,36 @@ def test_settings_of_unlike_configs_stand_side_by_side(pair):
     assert settings["augment.frame_roll"][1] is None
     assert "name" not in settings
     assert "train.epochs" not in settings
+
+
+def test_the_page_says_the_same_and_needs_nothing_else(copies, tmp_path):
+    page = tmp_path / "comparison.html"
+    for copy, share in zip(copies, (0.2, 0.5, 1.0), strict=True):
+        set_answers(copy, first(share), groups=GROUPS)
+    set_answers(copies[1], first(1.0), keep=slice(2, None))
+    paths = [copy.path for copy in copies]
+    run(*paths, "--html", page)
+    text = html.unescape(page.read_text())
+    for pair in compare(*paths)["comparisons"]:
+        assert pair["sentence"] in text
+    assert text.count("<svg") == 2  # accuracies, and the one difference
+    assert "<script" not in text
+    assert not re.search(r"""(src|href)=["'](?!#)""", text)
+    assert all(str(path) in text for path in paths)
+    before = page.read_bytes()
+    assert "exists already" in run(*paths, "--html", page, code=9).stderr
+    assert page.read_bytes() == before
+    run(*paths, "--html", page, "--force")
+    assert page.read_bytes() == before
+
+
+def test_names_in_the_page_are_text_not_markup(pair, tmp_path):
+    evil = tmp_path / "<img src=x onerror=alert(1)>"
+    pair[1].path.rename(evil)
+    page = tmp_path / "page.html"
+    run(pair[0].path, evil, "--html", page)
+    assert "<img" not in page.read_text()
+    assert "&lt;img" in page.read_text()
 
 
 def test_predictions_survive_the_round_trip(trained, tmp_path):

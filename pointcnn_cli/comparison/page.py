@@ -22,7 +22,7 @@ VERDICTS = {
     "not_told_apart": "Cannot be told apart",
     "not_compared": "Not compared",
 }
-_WIDTH, _LINE = 420, 30  # pixels of a figure, and of a run in it
+_WIDTH, _LINE = 340, 28  # pixels of a figure, and of a run in it
 
 
 def write_page(found: Comparison, target: Path, *, force: bool = False) -> None:
@@ -48,7 +48,7 @@ def _build_top(found: Comparison) -> Html:
         )
         for pair in found.pairs
     ]  # fmt: skip
-    notes = [tag("p", escape(warning), class_="note") for warning in found.warnings]
+    notes = [tag("p", escape(f"Warning: {warning}."), class_="note") for warning in found.warnings]
     if found.next_command:
         notes += [tag("p", escape("All runs on the same rows, of a file that none was trained on:"), class_="note")]
         notes += [build_code(found.next_command)]

@@ -138,8 +138,8 @@ def _get_accuracy(run: ComparedRun) -> float:
 def _describe_p(pair: Pair) -> str:
     p = pair.found.p if pair.found else 1.0
     if pair.comparisons < 2:
-        return f"p {p:.2g}"
-    return f"p {p:.2g}, {pair.p:.2g} when adjusted for {pair.comparisons} comparisons"
+        return f"p = {p:.2g}"
+    return f"p = {p:.2g}, {pair.p:.2g} when adjusted for {pair.comparisons} comparisons"
 
 
 def _describe_limits(found: PairedDifference) -> str:
