@@ -1,8 +1,7 @@
 """pointcnn compare"""
 
-import json as json_text
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -100,16 +99,17 @@ def _describe_run(run: "ComparedRun") -> str:
 
 
 def _list_settings(found: "Comparison") -> Table:
+    from pointcnn_cli.comparison.scores import show_value
+
     title = "settings that differ" if found.settings else "no setting differs"
     table = Table(title=title, title_justify="left", show_header=bool(found.settings))
     table.add_column("")
     for run in found.runs:
         table.add_column(Text(run.name))
     for key, values in found.settings.items():
-        table.add_row(Text(key), *(Text(_show(value)) for value in values))
+        table.add_row(Text(key), *(Text(_shorten(show_value(value))) for value in values))
     return table
 
 
-def _show(value: Any) -> str:
-    text = value if isinstance(value, str) else json_text.dumps(value, ensure_ascii=False)
+def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"...{text[3 - LONGEST_VALUE :]}"

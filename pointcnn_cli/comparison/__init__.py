@@ -32,6 +32,8 @@ class Comparison:
     pairs: list[Pair]
     files: list[str]
     """What all were scored on; empty where each keeps the score on its own validation rows."""
+    overrides: tuple[str, ...]
+    """Settings for these files."""
     settings: dict[str, list[Any]]
     """The keys that differ, and the value in each run; None also where a run has no such key."""
     warnings: list[str]
@@ -39,16 +41,15 @@ class Comparison:
     @property
     def next_command(self) -> str | None:
         """What to run where some runs could not be paired, and scoring all on one file would help."""
-        paired = {pair.verdict for pair in self.pairs} - {"not_compared"}
-        if self.files or paired:
-            return None
-        return f"{self.command} --data FILE"
+        apart = any(pair.found is None for pair in self.pairs)
+        return f"{self.command} --data FILE" if apart and not self.files else None
 
     @property
     def command(self) -> str:
         """What makes this comparison again, for a shell."""
         words = ["pointcnn", "compare", *(str(run.path) for run in self.runs)]
-        return shlex.join([*words, *(word for file in self.files for word in ("--data", file))])
+        words += [word for file in self.files for word in ("--data", file)]
+        return shlex.join([*words, *(word for text in self.overrides for word in ("--set", text))])
 
     def as_document(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -93,7 +94,9 @@ def compare_runs(
     else:
         runs = [load_saved(name, path) for name, path in zip(names, paths, strict=True)]
     pairs = compare_with_first(runs)
-    return Comparison(runs, pairs, [str(file) for file in files], _list_differing(runs), _list_warnings(runs, pairs))
+    return Comparison(
+        runs, pairs, [str(f) for f in files], tuple(overrides), _list_differing(runs), _list_warnings(runs, pairs)
+    )
 
 
 def _check_paths(paths: Sequence[Path]) -> None:

@@ -1,13 +1,11 @@
 """The page of a comparison: the same sentences and tables as on a terminal, with the intervals drawn."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pointcnn_cli.comparison import ONE_TRAINING, Comparison
 from pointcnn_cli.comparison.pairs import SIGNIFICANT, Pair, describe_pair
-from pointcnn_cli.comparison.scores import SCORES
+from pointcnn_cli.comparison.scores import SCORES, show_value
 from pointcnn_cli.files import check_target, write_whole
 from pointcnn_cli.report.canvas import Drawing, drawing_style, start_figure
 from pointcnn_cli.report.markup import Html, build_code, build_facts, build_table, escape, join, tag
@@ -111,17 +109,13 @@ def _build_settings(found: Comparison) -> Section:
     if not found.settings:
         return Section("settings", "Settings", tag("p", escape("No setting differs.")))
     columns = ("setting that differs", *(run.name for run in found.runs))
-    rows = [(escape(key), *(escape(_show(value)) for value in values)) for key, values in found.settings.items()]
+    rows = [(escape(key), *(escape(show_value(value)) for value in values)) for key, values in found.settings.items()]
     return Section("settings", "Settings", build_table(columns, rows, label="Settings", texts=len(columns)))
 
 
 def _build_origin(found: Comparison) -> Section:
     facts = [("compared with", escape(found.runs[0].path)), ("command", build_code(found.command))]
     return Section("origin", "Where this comes from", build_facts(facts))
-
-
-def _show(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _draw_intervals(

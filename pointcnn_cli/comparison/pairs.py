@@ -1,5 +1,6 @@
 """Two runs side by side: whether they answered the same rows, which is better, and the sentence that says so."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -106,24 +107,23 @@ def _choose_groups(one: Answers, other: Answers) -> NDArray[np.int64] | None:
 
 def describe_pair(pair: Pair) -> str:
     """One sentence on which is better and by how much, or that nobody can tell; and what limits it."""
-    if pair.found is None:
-        return f"No winner is named between {pair.run.title} and {pair.baseline.title}: {pair.reason}."
     found = pair.found
-    better, worse = (pair.run, pair.baseline) if found.difference > 0 else (pair.baseline, pair.run)
+    if found is None:
+        return f"No winner is named between {pair.run.title} and {pair.baseline.title}: {pair.reason}."
     rows = f"the same {found.rows} rows" + ("" if found.groups is None else f" of {count_groups(found.groups)}")
-    low, high = found.interval
+    one, other = pair.run, pair.baseline
+    difference, (low, high) = found.difference, found.interval
+    if pair.verdict == "worse":
+        one, other, difference, low, high = other, one, -difference, -high, -low
+    scores = f"accuracy {_get_accuracy(one):.3f} against {_get_accuracy(other):.3f} on {rows}"
     evidence = f"95 % interval {low:+.3f} to {high:+.3f}, {_describe_p(pair)}"
-    scores = f"accuracy {_get_accuracy(pair.run):.3f} against {_get_accuracy(pair.baseline):.3f} on {rows}"
-    if pair.verdict != "not_told_apart":
-        size = f"{abs(found.difference):.3f}"
-        if better is not pair.run:
-            scores = f"accuracy {_get_accuracy(better):.3f} against {_get_accuracy(worse):.3f} on {rows}"
-            evidence = f"95 % interval {-high:+.3f} to {-low:+.3f}, {_describe_p(pair)}"
-        return f"{better.title} is better than {worse.title} by {size}: {scores} ({evidence}).{_describe_limits(found)}"
-    return (
-        f"{pair.run.title} and {pair.baseline.title} cannot be told apart: {scores}, difference "
-        f"{found.difference:+.3f} ({evidence}).{_describe_limits(found)}"
-    )
+    limits = _describe_limits(pair, found)
+    if pair.verdict == "not_told_apart":
+        return (
+            f"{one.title} and {other.title} cannot be told apart: {scores}, difference {difference:+.3f} "
+            f"({evidence}).{limits}"
+        )
+    return f"{one.title} is better than {other.title} by {difference:.3f}: {scores} ({evidence}).{limits}"
 
 
 def count_groups(count: int) -> str:
@@ -142,14 +142,16 @@ def _describe_p(pair: Pair) -> str:
     return f"p = {p:.2g}, {pair.p:.2g} when adjusted for {pair.comparisons} comparisons"
 
 
-def _describe_limits(found: PairedDifference) -> str:
+def _describe_limits(pair: Pair, found: PairedDifference) -> str:
     if found.groups is None:
         return " The data name no groups, so rows are taken as independent."
-    if found.smallest_p > SIGNIFICANT:
+    best = min(1.0, found.smallest_p * pair.comparisons)
+    if best > SIGNIFICANT:
+        needed = math.ceil(math.log2(2 * pair.comparisons / SIGNIFICANT))  # p is 2 / 2 ** groups at the best
         return (
-            f" With {count_groups(found.groups)} p is {found.smallest_p:.2g} at the best, so no difference could be "
-            "shown: score at least 6 groups."
+            f" With {count_groups(found.groups)} p is {best:.2g} at the best, so no difference could be shown: score "
+            f"at least {needed} groups."
         )
     if found.groups < FEW_GROUPS:
-        return f" With {count_groups(found.groups)} p is {found.smallest_p:.2g} at the best."
+        return f" With {count_groups(found.groups)} p is {best:.2g} at the best."
     return ""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.checkpoints import RESTORE
+from pointcnn_cli.comparison.scores import NEEDED
 from pointcnn_cli.config.changes import list_settings
 from pointcnn_cli.errors import PointcnnError, RunError
 from pointcnn_cli.evaluation import score_loaded
@@ -83,7 +84,9 @@ def load_saved(name: str, path: Path) -> ComparedRun:
     predictions = read_predictions(loaded.run.predictions, loaded.classes)
     fingerprint = loaded.manifest["data"]
     answers = _collect(predictions, loaded.classes, {key: fingerprint.get(key) for key in ROWS_KEYS})
-    if metrics.get("n") != len(answers.right) or metrics.get("accuracy") != float(answers.right.mean()):
+    if not metrics.keys() >= NEEDED:
+        raise RunError(f"{path}: metrics.json lacks {', '.join(sorted(NEEDED - metrics.keys()))}", RESTORE)
+    if metrics["n"] != len(answers.right) or metrics["accuracy"] != float(answers.right.mean()):
         raise RunError(f"{path}: metrics.json is not the score of predictions.csv", RESTORE)
     return _describe(name, path, loaded, metrics=metrics, answers=answers)
 

@@ -1,5 +1,6 @@
-"""The scores that a comparison shows of each run, and how they are written."""
+"""The scores that a comparison shows of each run, and how they and settings are written."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,3 +19,12 @@ SCORES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "chosen on these rows": lambda m: "yes" if m["selected_on_these_rows"] else "no",
 }
 """Title, and a document of metrics as text."""
+
+NEEDED = {"n", "n_groups", "epoch", "accuracy", "accuracy_ci", "balanced_accuracy", "macro_f1", "log_loss"}
+NEEDED |= {"expected_calibration_error", "chance_accuracy", "ceiling_accuracy", "selected_on_these_rows"}
+"""Keys of metrics.json that are shown."""
+
+
+def show_value(value: Any) -> str:
+    """A setting as in a config."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

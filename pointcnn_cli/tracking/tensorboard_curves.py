@@ -17,7 +17,7 @@ from pointcnn_cli.history import HistoryRow
 from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.tracking.curves import CURVES
 
-EVENTS_PREFIX = "events.out.tfevents."  # by which TensorBoard knows them
+EVENTS_PREFIX, OUR_SUFFIX = "events.out.tfevents.", ".pointcnn"  # TensorBoard knows them by the first
 FILE_VERSION = "brain.Event:2"  # what every event file begins with
 
 
@@ -65,11 +65,11 @@ class TensorBoardCurves:
         self._close()
 
     def _begin(self) -> BinaryIO:
-        """A new event file, instead of any that is there."""
+        """A new event file, instead of any that was written here before."""
         self._folder.mkdir(exist_ok=True)
-        before = list(self._folder.glob(f"{EVENTS_PREFIX}*"))
+        before = list(self._folder.glob(f"{EVENTS_PREFIX}*{OUR_SUFFIX}"))
         path = (
-            self._folder / f"{EVENTS_PREFIX}{time.time_ns() // 1000}.pointcnn"
+            self._folder / f"{EVENTS_PREFIX}{time.time_ns() // 1000}{OUR_SUFFIX}"
         )  # TensorBoard reads them in this order
         write_whole(path, b"")
         for old in before:
