@@ -176,6 +176,8 @@ def test_an_unfinished_run_is_shown_as_one(pair):
     assert document["comparisons"][0]["verdict"] == "not_compared"
     assert "NO SCORE" in run(mine.path, other.path).stdout
     assert compare(other.path, mine.path)["comparisons"][0]["reason"] == document["comparisons"][0]["reason"]
+    other.update_manifest(status="finished")
+    assert "has no metrics.json" in compare(mine.path, other.path)["comparisons"][0]["reason"]
 
 
 def damage_score(other: RunDir) -> None:

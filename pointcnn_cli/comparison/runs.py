@@ -76,9 +76,11 @@ def load_saved(name: str, path: Path) -> ComparedRun:
     A run that did not finish has a `problem` instead. Raises RunError for a run that is missing or damaged.
     """
     loaded = load_run(path, Reporter())
-    if loaded.manifest["status"] != "finished" or not loaded.run.metrics.is_file():
-        status = "has no metrics.json" if loaded.manifest["status"] == "finished" else "did not finish"
-        problem = f"{path} {status} ({loaded.manifest['status']}): {loaded.run.resume_command}"
+    status = loaded.manifest["status"]
+    if status != "finished" or not loaded.run.metrics.is_file():
+        problem = f"{path} did not finish ({status}); continue it with: {loaded.run.resume_command}"
+        if status == "finished":
+            problem = f"{path} has no metrics.json; restore it, or score the run with --data"
         return _describe(name, path, loaded, problem=problem)
     metrics = loaded.run.read_metrics()
     predictions = read_predictions(loaded.run.predictions, loaded.classes)
