@@ -1,9 +1,10 @@
-"""Curves in TensorBoard and MLflow: exactly those of history.csv, each epoch once, and never at the training's cost."""
+"""Curves in TensorBoard and MLflow: those of history.csv, each epoch once, and never at the training's cost."""
 
 import csv
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from conftest import SMALL, SMOKE
 from processes import copy_unfinished
@@ -59,6 +60,11 @@ def read_events(run: RunDir) -> list[tuple[tuple[str, int], float]]:
     return [((v.tag, e.step), make_ndarray(v.tensor).item()) for e in events for v in e.summary.value]
 
 
+def to_float32(points: dict[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+    """As far as TensorBoard's reader goes."""
+    return {key: float(np.float32(value)) for key, value in points.items()}
+
+
 def find_mlflow_run(run: RunDir, uri: str):
     from mlflow.tracking import MlflowClient
 
@@ -69,6 +75,14 @@ def read_mlflow(run: RunDir, uri: str) -> list[tuple[tuple[str, int], float]]:
     client, number = find_mlflow_run(run, uri)
     keys = client.get_run(number).data.metrics
     return [((m.key, m.step), m.value) for key in keys for m in client.get_metric_history(number, key)]
+
+
+def check_curves(run: RunDir, uri: str) -> None:
+    """Each number of history.csv is there once, and nothing else."""
+    expected = read_history(run)
+    for points, wanted in ((read_events(run), to_float32(expected)), (read_mlflow(run, uri), expected)):
+        assert dict(points) == wanted
+        assert len(points) == len(wanted)
 
 
 def set_track(run: RunDir, track: str) -> None:
@@ -93,11 +107,8 @@ def test_curves_equal_history_and_a_resumed_run_has_each_epoch_once(trained, ten
     set_track(run, f"{{tensorboard: true, mlflow: '{store}'}}")
     notes = Notes()
     training.resume(run.path, notes)
-    expected = read_history(run)
-    assert len(expected) == 18  # 3 epochs of 6 columns, two epochs of them replayed
-    for points in (read_events(run), read_mlflow(run, store)):
-        assert dict(points) == expected
-        assert len(points) == len(expected)
+    assert len(read_history(run)) == 18  # 3 epochs of 6 columns, two epochs of them replayed
+    check_curves(run, store)
     client, number = find_mlflow_run(run, store)
     found = client.get_run(number)
     assert found.info.status == "FINISHED"
@@ -106,10 +117,7 @@ def test_curves_equal_history_and_a_resumed_run_has_each_epoch_once(trained, ten
 
     forget_last_epoch(run)
     training.resume(run.path, notes)
-    again = read_history(run)
-    for points in (read_events(run), read_mlflow(run, store)):
-        assert dict(points) == again  # its last epoch took other seconds, so MLflow has another run for it
-        assert len(points) == len(again)
+    check_curves(run, store)  # the last epoch took other seconds, so MLflow has another run for it
     assert not [text for text in notes.warnings if "curves" in text]
 
 
@@ -121,7 +129,7 @@ def test_a_server_that_is_down_is_told_once_and_stops_nothing(trained, tensorboa
     training.resume(run.path, notes)
     assert len([text for text in notes.warnings if text.startswith("MLflow gets no curves")]) == 1
     assert run.read_manifest()["status"] == "finished"
-    assert dict(read_events(run)) == read_history(run)
+    assert dict(read_events(run)) == to_float32(read_history(run))
 
 
 def make_run(trained, path, track: list[str]):
@@ -180,7 +188,7 @@ def test_event_files_that_cannot_be_written_are_told_once_and_tried_again(traine
     assert "TensorBoard gets no curves" in notes.warnings[0]
     run.tensorboard.unlink()
     tracking.finish("finished")
-    assert dict(read_events(run)) == list_points(ROWS[:2])
+    assert dict(read_events(run)) == to_float32(list_points(ROWS[:2]))
     assert len(notes.warnings) == 1
 
 

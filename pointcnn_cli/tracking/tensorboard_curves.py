@@ -1,6 +1,7 @@
-"""Event files for TensorBoard: one scalar for each column of history.csv, as float64, with the epoch as its step.
+"""Event files for TensorBoard: one scalar for each column of history.csv, with the epoch as its step.
 
-A training that goes on after an interruption writes a new file with all epochs and removes the old one: TensorBoard
+Numbers are rounded to float32: of others TensorBoard's reader (tensorboard-data-server 0.7) shows nothing. A
+training that goes on after an interruption writes a new file with all epochs and removes the old one: TensorBoard
 then shows each epoch once.
 """
 
@@ -87,7 +88,7 @@ class TensorBoardCurves:
         self._stream, self._written = None, 0
 
     def _encode(self, row: HistoryRow) -> bytes:
-        """One epoch as an event; float64, where TensorBoard's own writer would round to float32."""
+        """One epoch as an event."""
         values = [self._build_value(column, row[column]) for column in CURVES]
         event = self._events.Event(
             wall_time=time.time(), step=int(row["epoch"]), summary=self._summaries.Summary(value=values)
@@ -96,10 +97,11 @@ class TensorBoardCurves:
 
     def _build_value(self, column: str, value: float) -> Any:
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
-        from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
+        from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+        from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 
         return self._summaries.Summary.Value(
             tag=column,
-            tensor=TensorProto(dtype=DT_DOUBLE, double_val=[float(value)]),
+            tensor=TensorProto(dtype=DT_FLOAT, tensor_shape=TensorShapeProto(), float_val=[float(value)]),
             metadata=self._scalars.create_summary_metadata(display_name="", description=""),
         )
