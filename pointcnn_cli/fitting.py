@@ -86,8 +86,11 @@ class Fit:
         """The epoch whose weights the run stands for."""
         return self.best_epoch if self.config.train.keep == "best" else len(self.history)
 
-    def run(self, run: RunDir, reporter: Reporter, stop: StopRequest) -> None:
-        """Train the epochs that are left, saving each. Raises Interrupted and TrainingError; what was saved stays."""
+    def run(
+        self, run: RunDir, reporter: Reporter, stop: StopRequest, after_epoch: Callable[[], None] = lambda: None
+    ) -> None:
+        """Train the epochs that are left, saving each, and call `after_epoch` then. Raises Interrupted and
+        TrainingError; what was saved stays."""
         first = len(self.history) + 1
         reporter.start_training(first, self.config.train.epochs, self.steps)
         hint = f"continue with: {run.resume_command}"
@@ -112,6 +115,7 @@ class Fit:
                     with self.clock.measure(SAVING):
                         self.save(run)
                 reporter.end_epoch(self.history[-1], self.best_epoch)
+                after_epoch()
                 if is_stuck(self.history, chance) and not was_stuck:
                     was_stuck = True
                     reporter.warn(f"{describe_stuck(self.history, chance)}: pointcnn diagnose {run.path}")

@@ -53,6 +53,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.last = self.checkpoints / "last.safetensors"
+        self.tensorboard = path / "tensorboard"
         self._lock: int | None = None
 
     @property
@@ -143,8 +144,7 @@ class RunDir:
             raise RunError(f"{self.manifest}: damaged or edited; its content does not match its digest", RESTORE)
         if wrong := [key for key, kind in MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]:
             raise RunError(
-                f"{self.manifest}: damaged; it lacks {', '.join(wrong)}, or they are of another type",
-                RESTORE,
+                f"{self.manifest}: damaged; it lacks {', '.join(wrong)}, or they are of another type", RESTORE
             )
         return manifest
 

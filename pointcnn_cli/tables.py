@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pointcnn_cli.errors import MissingDependencyError, UsageError
-from pointcnn_cli.files import check_target, replacing
+from pointcnn_cli.errors import MissingDependencyError, RunError, UsageError
+from pointcnn_cli.files import check_target, read_regular, replacing
 
 STANDARD_OUTPUT = "-"
+MOST_BYTES = 1 << 30  # of a table that is read back
 
 
 @dataclass(frozen=True)
@@ -169,3 +170,30 @@ def _list_rows(classes: tuple[str, ...], block: Predictions) -> Iterator[list[An
 def _format_rows(classes: tuple[str, ...], block: Predictions) -> Iterator[list[Any]]:
     for row in _list_rows(classes, block):
         yield [f"{value:.9g}" if isinstance(value, float) else value for value in row]
+
+
+def read_predictions(path: Path, classes: tuple[str, ...]) -> Predictions:
+    """What `write_predictions` wrote as CSV, with the same probabilities.
+
+    Raises RunError for a file that is missing, damaged, or of other classes.
+    """
+    try:
+        text = read_regular(path, MOST_BYTES).decode()
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        wanted = ["index", "file", "predicted", "confidence", *(f"p_{name}" for name in classes)]
+        if header[: len(wanted)] != wanted or any(len(row) != len(header) for row in rows):
+            raise ValueError("its columns are not those of the run's classes, or a line is cut off")
+        values = [[float(value) for value in row[4 : len(wanted)]] for row in rows]
+        numbers = np.array([int(row[0]) for row in rows], dtype=np.int64)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file", "the training did not end; continue it with --resume") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror or error})", "check the disk") from error
+    except (ValueError, csv.Error) as error:
+        raise RunError(f"{path}: damaged ({error})", "restore it from a copy, or train again") from error
+    labels, groups = (
+        [row[header.index(name)] for row in rows] if name in header[len(wanted) :] else None
+        for name in ("label", "group")
+    )
+    probabilities = np.array(values, dtype=np.float32).reshape(len(rows), len(classes))
+    return Predictions(numbers, [row[1] for row in rows], probabilities, labels, groups)

@@ -38,6 +38,7 @@ from pointcnn_cli.splits import build_split
 from pointcnn_cli.splits.files import read_run_split, split_document
 from pointcnn_cli.splits.parts import Split, describe_split
 from pointcnn_cli.streaming import Plan
+from pointcnn_cli.tracking import Tracking, build_tracking
 
 if TYPE_CHECKING:
     from pointcnn_cli.fitting import Fit
@@ -68,6 +69,7 @@ def train(
     Raises the errors of its steps: DataError, MissingDependencyError, OutputError, TrainingError, Interrupted.
     """
     config, target = resolve_paths(config), check_new(target or default_target(config.name or "run"))
+    tracking = build_tracking(config, reporter)
     with open_source(config.data) as source:
         split = _describe(source.index, build_split(source.index, config.split), reporter)
         _check_class_weights(config, source.index)
@@ -85,7 +87,7 @@ def train(
         )
         reporter.say(f"run directory: {run.path}")
         try:
-            return _finish(run, fit, reporter)
+            return _finish(run, fit, reporter, tracking)
         finally:
             run.unlock()
 
@@ -141,6 +143,7 @@ def _continue(run: RunDir, config: Config, manifest: dict[str, Any], reporter: R
         raise RunError(f"{run.path}: no state to go on from; {run.checkpoints} holds none", RESTORE)
     before = read_stored(manifest.get("config"), run.config)
     check_epochs(config, before, found[0] if found else 0, run.config)
+    tracking = build_tracking(config, reporter)
     with open_source(config.data, expected_classes=tuple(manifest["classes"])) as source:
         check_fingerprint(source, manifest["data"])
         split = _describe(source.index, read_run_split(run.split, source.index.rows), reporter)
@@ -150,7 +153,7 @@ def _continue(run: RunDir, config: Config, manifest: dict[str, Any], reporter: R
         if differing := compare_environments(manifest["environment"], describe_environment(device)):
             reporter.warn("not bit-identical to an uninterrupted run: " + "; ".join(differing))
         run.update_manifest(status="running", config=store_config(config))
-        return _finish(run, fit, reporter)
+        return _finish(run, fit, reporter, tracking)
 
 
 def _describe(index: DataIndex, split: Split, reporter: Reporter) -> Split:
@@ -207,23 +210,26 @@ def _restore(run: RunDir, fit: "Fit", found: SavedState | None, reporter: Report
     reporter.say(f"continuing after epoch {epoch}")
 
 
-def _finish(run: RunDir, fit: "Fit", reporter: Reporter) -> TrainedRun:
+def _finish(run: RunDir, fit: "Fit", reporter: Reporter, tracking: Tracking) -> TrainedRun:
     """Train what is left, score the kept weights, and say in the manifest how it ended."""
     started = time.monotonic()
     try:
         with catch_stop_signals() as stop:
-            fit.run(run, reporter, stop)
+            tracking.start(run, fit.config, fit.history)
+            fit.run(run, reporter, stop, tracking.update)
             with explain_shortage("scoring the validation rows", f"{FREE_MEMORY}, and go on with --resume"):
                 metrics = _score(run, fit, stop)
     except Exception as error:
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         with contextlib.suppress(PointcnnError, MemoryError):  # disk or memory is full: the first failure is to be told
             run.update_manifest(status=status, ended=_now(), reason=str(error))
+        tracking.finish(status)
         raise
     run.update_manifest(
         status="finished", ended=_now(), kept_epoch=fit.kept_epoch, best_epoch=fit.best_epoch,
         epochs=len(fit.history), seconds_of_last_process=round(time.monotonic() - started, 1),
     )  # fmt: skip
+    tracking.finish("finished")
     return TrainedRun(run, metrics)
 
 

@@ -17,7 +17,7 @@ PACKAGE = "pointcnn_cli"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors", "reporting", "files", "timing"),  # "" is the package itself
     ("config", "checkpoints", "rundir", "signals"),
-    ("hdf5", "splits", "metrics", "history"),
+    ("hdf5", "splits", "metrics", "paired", "history"),
     (
         "layers",
         "augment",
@@ -31,14 +31,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "tables",
         "streaming",
     ),
-    ("callbacks", "scoring", "feeding"),
+    ("callbacks", "scoring", "feeding", "tracking"),
     ("fitting", "loading", "training", "prediction"),
-    ("evaluation", "diagnose"),
+    ("evaluation", "diagnose", "report", "comparison"),
     ("cli", "__main__"),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 
-HEAVY = ("tensorflow", "keras", "jax", "sklearn", "matplotlib", "scipy", "pyarrow", "pandas")
+HEAVY = ("tensorflow", "keras", "jax", "sklearn", "matplotlib", "scipy", "pyarrow", "pandas", "tensorboard", "mlflow")
 KERAS_MODULES = {  # import it at their top
     *("layers", "augment", "models", "batches", "callbacks", "scoring", "feeding", "fitting"),
     *("diagnose.arms", "diagnose.arrays", "diagnose.lab", "diagnose.networks"),

@@ -5,14 +5,13 @@ import pytest
 from scipy.stats import binomtest
 
 from pointcnn_cli.diagnose.statistics import (
-    compare_paired,
     compute_binomial_interval,
     compute_binomial_p,
     compute_cluster_interval,
-    compute_p,
     compute_total_variation,
     draw_permutations,
 )
+from pointcnn_cli.paired import compare_paired, compute_p
 
 RNG = np.random.default_rng(0)
 

@@ -1,6 +1,7 @@
 """What was changed in a run's config since the run began, and whether the run can go on with it.
 
-Only `train.epochs` may change, where the epochs that are done would have been the same, and where the data lie.
+Only `train.epochs` may change, where the epochs that are done would have been the same, where the data lie, and where
+curves are shown.
 """
 
 import json
@@ -13,14 +14,20 @@ from pointcnn_cli.config.schema import Config
 from pointcnn_cli.errors import ConfigError, RunError
 
 EPOCHS = "train.epochs"
-# The name has done its part when the directory was made; data may have moved, and their fingerprint is checked.
-FREE = (EPOCHS, "name", "data.path")
+# The name has done its part when the directory was made; data may have moved, and their fingerprint is checked. Where
+# curves are shown changes nothing.
+FREE = (EPOCHS, "name", "data.path", "track", "track.tensorboard", "track.mlflow")
 ABSENT = "absent"
 
 
 def store_config(config: Config) -> dict[str, Any]:
     """The config as a run's manifest holds it; JSON-ready."""
     return config.model_dump(mode="json")
+
+
+def list_settings(config: Config) -> dict[str, Any]:
+    """Every key of the config, dotted as in `--set`, with its value; JSON-ready."""
+    return _flatten(store_config(config))
 
 
 def read_stored(stored: Any, path: Path) -> Config | None:
@@ -44,7 +51,7 @@ def check_config(config: Config, before: Config | None, path: Path) -> None:
     epochs and the path of the data."""
     if before is None:
         return
-    then, now = _flatten(store_config(before)), _flatten(store_config(config))
+    then, now = list_settings(before), list_settings(config)
     changed = [
         f"{key} was {_show(then.get(key, ABSENT))}, is {_show(now.get(key, ABSENT))}"
         for key in dict.fromkeys((*then, *now))

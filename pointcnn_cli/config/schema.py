@@ -207,6 +207,15 @@ class TrainConfig(Section):
         return self
 
 
+class TrackConfig(Section):
+    """Where the curves of a training are shown, besides history.csv."""
+
+    tensorboard: bool = False
+    """Write an event file for TensorBoard into the run's folder `tensorboard`; needs the package tensorboard."""
+    mlflow: Name | None = None
+    """Address of an MLflow server or database, such as http://localhost:5000; needs the package mlflow-skinny."""
+
+
 class Config(Section):
     """One training, completely described."""
 
@@ -220,3 +229,5 @@ class Config(Section):
     augment: AugmentConfig | None = None
     """Augmentation of the training rows; null for none."""
     train: TrainConfig = TrainConfig()
+    track: TrackConfig | None = None
+    """Curves for TensorBoard or MLflow; null for none. Never changes what is trained."""

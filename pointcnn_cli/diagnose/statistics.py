@@ -1,27 +1,18 @@
-"""Tests and intervals: permutations of labels, sign flips of whole groups, bootstraps over groups, exact binomials.
+"""Tests and intervals: permutations of labels, bootstraps over groups, exact binomials. Paired tests are in `paired`.
 
 NumPy only, except for the quantiles of the beta distribution (scipy, imported late).
 """
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pointcnn_cli.paired import sum_by_group
+
 PERMUTATIONS = 2_000  # p < 0.001 needs a thousand at the least
 BOOTSTRAPS = 10_000
-SIGN_FLIPS = 100_000  # draws, where groups are too many to try all
-EXACT_GROUPS = 20  # up to 2 ** 20 sign patterns are tried one by one
-
-
-def compute_p(observed: float, null: NDArray[np.float64]) -> float:
-    """One-sided p of `observed` among draws of the null: (1 + draws at least as large) / (1 + draws).
-
-    Never 0 (Phipson and Smyth 2010, "Permutation p-values should never be zero").
-    """
-    return float((1 + np.count_nonzero(null >= observed - 1e-12)) / (1 + len(null)))
 
 
 def compute_binomial_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -53,7 +44,7 @@ def draw_cluster_means(
 
     Where `groups` is None each row is its own group.
     """
-    sums, sizes = _sum_by_group(values, groups)
+    sums, sizes = sum_by_group(values, groups)
     means = np.empty(draws)
     step = max(1, 4_000_000 // len(sums))
     for start in range(0, draws, step):
@@ -76,28 +67,6 @@ def compute_cluster_interval(
     return float(np.quantile(means, tail)), float(np.quantile(means, 1.0 - tail))
 
 
-def compare_paired(
-    differences: NDArray[np.float64], groups: NDArray[np.int64] | None, rng: np.random.Generator
-) -> float:
-    """One-sided p of a mean above 0, of `differences` (rows,) between two arms scored on the same rows.
-
-    Rows of a group have their signs flipped together: all patterns up to 20 groups, else 100,000 random ones. Without
-    groups this is McNemar's exact test when the differences are -1, 0 and 1.
-    """
-    sums, _ = _sum_by_group(differences, groups)
-    sums = sums[sums != 0]
-    if not len(sums):
-        return 1.0
-    observed = float(sums.sum())
-    if len(sums) <= EXACT_GROUPS:
-        halves = np.array(list(product((-1.0, 1.0), repeat=(len(sums) + 1) // 2)))
-        first = halves @ sums[: halves.shape[1]]
-        rest = np.array(list(product((-1.0, 1.0), repeat=len(sums) - halves.shape[1]))) @ sums[halves.shape[1] :]
-        return float((first[:, None] + rest[None, :] >= observed - 1e-9).mean())
-    null = np.concatenate([rng.choice((-1.0, 1.0), (1_000, len(sums))) @ sums for _ in range(SIGN_FLIPS // 1_000)])
-    return compute_p(observed, null)
-
-
 def draw_permutations(
     statistic: Callable[[NDArray[np.int64]], float],
     labels: NDArray[np.int64],
@@ -116,15 +85,3 @@ def draw_permutations(
         return np.array([statistic(rng.permutation(labels)) for _ in range(draws)])
     group_labels = labels[first]
     return np.array([statistic(rng.permutation(group_labels)[codes]) for _ in range(draws)])
-
-
-def _sum_by_group(
-    values: NDArray[np.float64], groups: NDArray[np.int64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum and number of the values of each group; each row on its own without groups."""
-    values = np.asarray(values, dtype=np.float64)
-    if groups is None:
-        return values, np.ones(len(values))
-    codes = np.unique(groups, return_inverse=True)[1]
-    sums: NDArray[np.float64] = np.bincount(codes, weights=values).astype(np.float64)
-    return sums, np.bincount(codes).astype(np.float64)

@@ -12,7 +12,8 @@ from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.judge import ALPHA, EFFECT_GATE
 from pointcnn_cli.diagnose.outcomes import Outcome, pick_rows, score_rows
 from pointcnn_cli.diagnose.registry import Check, Tier
-from pointcnn_cli.diagnose.statistics import compare_paired, compute_cluster_interval
+from pointcnn_cli.diagnose.statistics import compute_cluster_interval
+from pointcnn_cli.paired import compare_paired
 
 if TYPE_CHECKING:
     import keras

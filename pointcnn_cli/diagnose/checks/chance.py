@@ -8,7 +8,8 @@ from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.outcomes import NEEDS, Outcome, find_majority, score_train, score_validation
 from pointcnn_cli.diagnose.registry import Check, Tier
-from pointcnn_cli.diagnose.statistics import compare_paired, compute_binomial_p, compute_cluster_interval
+from pointcnn_cli.diagnose.statistics import compute_binomial_p, compute_cluster_interval
+from pointcnn_cli.paired import compare_paired
 
 COLLAPSED = 0.95  # share of rows with one answer
 BALANCED = 0.5  # largest class share up to which a single answer is no sensible one

@@ -11,7 +11,7 @@ from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.outcomes import NEEDS, Outcome, score_train, score_validation
 from pointcnn_cli.diagnose.registry import Check, Tier
-from pointcnn_cli.diagnose.statistics import compute_p
+from pointcnn_cli.paired import compute_p
 
 DRAWS = 4_000  # of the null: p < 0.001 needs a thousand at the least
 LEAST_MATCHED = 0.5  # accuracy after renaming; below it the network knows too little to tell an order

@@ -30,7 +30,8 @@ from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.scan import Scan
-from pointcnn_cli.diagnose.statistics import BOOTSTRAPS, compute_p
+from pointcnn_cli.diagnose.statistics import BOOTSTRAPS
+from pointcnn_cli.paired import compute_p
 
 DRIFT_ROWS = 2_500  # for 21 classifiers in a second
 REFERENCES = 20  # hold-outs of training groups; with them alone p is at least 0.048, so another test must follow

@@ -17,7 +17,8 @@ from pointcnn_cli.diagnose.facts import CaseData, Rows
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.outcomes import Outcome, pick_rows, score_rows, score_train
 from pointcnn_cli.diagnose.registry import Check, Tier
-from pointcnn_cli.diagnose.statistics import compare_paired, compute_cluster_interval
+from pointcnn_cli.diagnose.statistics import compute_cluster_interval
+from pointcnn_cli.paired import compare_paired
 
 ROWS = 512  # validation rows that are predicted again for each map
 GAIN = 0.10  # accuracy that a map must bring: more than a shift between people explains

@@ -24,7 +24,8 @@ from pointcnn_cli.diagnose.findings import Measurement, missing
 from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.diagnose.scan import Scan
-from pointcnn_cli.diagnose.statistics import compare_paired, compute_cluster_interval
+from pointcnn_cli.diagnose.statistics import compute_cluster_interval
+from pointcnn_cli.paired import compare_paired
 
 LEAST_SHARED = 0.05  # of validation rows: fewer cannot move accuracy by five points
 VALIDATION_ROWS = 1_500

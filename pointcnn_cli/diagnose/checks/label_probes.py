@@ -24,7 +24,8 @@ from pointcnn_cli.diagnose.facts import CaseData, Rows
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.judge import ALPHA, EFFECT_GATE
 from pointcnn_cli.diagnose.registry import Check, Tier
-from pointcnn_cli.diagnose.statistics import PERMUTATIONS, compute_p
+from pointcnn_cli.diagnose.statistics import PERMUTATIONS
+from pointcnn_cli.paired import compute_p
 
 FEWEST_ROWS = 100
 SIGNAL_ROWS = 1_500  # for 2,000 refits in a second

@@ -11,8 +11,9 @@ from pointcnn_cli.diagnose.facts import LabelledParts
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.judge import EFFECT_GATE
 from pointcnn_cli.diagnose.registry import Check, Tier
-from pointcnn_cli.diagnose.statistics import PERMUTATIONS, compute_binomial_interval, compute_p, compute_total_variation
+from pointcnn_cli.diagnose.statistics import PERMUTATIONS, compute_binomial_interval, compute_total_variation
 from pointcnn_cli.metrics import compute_accuracy_interval
+from pointcnn_cli.paired import compute_p
 from pointcnn_cli.splits.parts import compute_ceiling, compute_chance
 
 SMALLEST_SKEW = 0.2  # total variation; subjects left out whole differ by about 0.1 in a healthy split

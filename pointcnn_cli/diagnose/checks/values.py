@@ -9,7 +9,8 @@ from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.facts import LabelledParts
 from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.registry import Check, Tier
-from pointcnn_cli.diagnose.statistics import PERMUTATIONS, compute_p
+from pointcnn_cli.diagnose.statistics import PERMUTATIONS
+from pointcnn_cli.paired import compute_p
 
 MOST_EMPTY = 0.005  # share of rows
 UNEQUAL = 0.1  # rows of the rarest class over those of the most frequent one

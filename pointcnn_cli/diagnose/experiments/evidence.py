@@ -14,7 +14,8 @@ from pointcnn_cli.diagnose.facts import Rows
 from pointcnn_cli.diagnose.findings import Diagnosis, Finding, Measurement
 from pointcnn_cli.diagnose.judge import decide
 from pointcnn_cli.diagnose.lab import Lab, Patches
-from pointcnn_cli.diagnose.statistics import compare_paired, draw_cluster_means
+from pointcnn_cli.diagnose.statistics import draw_cluster_means
+from pointcnn_cli.paired import compare_paired
 from pointcnn_cli.reporting import Reporter
 
 FEWEST_STEPS = 100  # shorter arms say little of a training: the moving averages alone take that long

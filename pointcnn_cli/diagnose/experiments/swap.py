@@ -25,7 +25,8 @@ from pointcnn_cli.diagnose.findings import Fix, Measurement, missing
 from pointcnn_cli.diagnose.judge import ALPHA, EFFECT_GATE
 from pointcnn_cli.diagnose.lab import Patches
 from pointcnn_cli.diagnose.outcomes import pick_rows
-from pointcnn_cli.diagnose.statistics import BOOTSTRAPS, compute_p, draw_cluster_means
+from pointcnn_cli.diagnose.statistics import BOOTSTRAPS, draw_cluster_means
+from pointcnn_cli.paired import compute_p
 
 Floats = NDArray[np.float64]
 CUT_CODES = ("PC201", "PC202")
