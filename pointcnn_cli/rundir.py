@@ -50,6 +50,7 @@ class RunDir:
         self.history = path / "history.csv"
         self.predictions = path / "predictions.csv"
         self.metrics = path / "metrics.json"
+        self.report = path / "report.html"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.last = self.checkpoints / "last.safetensors"

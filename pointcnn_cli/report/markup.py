@@ -7,11 +7,18 @@ from typing import NewType
 Html = NewType("Html", str)
 """Text that is markup already. mypy tells it from plain text, which has to go through `escape` first."""
 
+NO_BREAK = "\u00a0"
+"""A space at which a line does not break; the only space but the usual one that text may have."""
+DASH = "\u2013"
+"""In a table, what there is no number for."""
+
 
 def clean_text(value: object) -> str:
     r"""One line of printable text: control characters, marks that reverse the reading order, and bytes that are no text
     are shown as their escapes (\x1b, \u202e, \udcff)."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(value))
+    return "".join(
+        c if c.isprintable() or c == NO_BREAK else c.encode("unicode_escape").decode("ascii") for c in str(value)
+    )
 
 
 def shorten(text: str, most: int) -> str:

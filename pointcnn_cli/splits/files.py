@@ -11,7 +11,7 @@ import numpy as np
 from pointcnn_cli.errors import DataError, RunError
 from pointcnn_cli.files import read_regular
 from pointcnn_cli.hdf5.samples import DataIndex
-from pointcnn_cli.splits.parts import Rows, Split, describe_split
+from pointcnn_cli.splits.parts import PartDescription, Rows, Split, describe_split
 
 SCHEMA_VERSION = 1
 MOST_BYTES, MOST_BYTES_A_ROW = 32 << 20, 32  # counts of a thousand classes take 15 MB, a row number ten bytes
@@ -68,6 +68,15 @@ def read_trained_classes(path: Path, classes: Sequence[str]) -> Rows:
         return np.flatnonzero([counts[name] > 0 for name in classes])
     except (KeyError, TypeError) as error:
         raise RunError(f"{path}: its counts of training rows are missing or damaged", "train again") from error
+
+
+def read_parts(path: Path) -> tuple[PartDescription, ...]:
+    """What each part of a run's split holds, as the counts of its `split.json` say; no data are needed."""
+    try:
+        counts = _read_document(path, MOST_BYTES_OF_ANY)["counts"]
+        return tuple(PartDescription(**counts[name]) for name in ("train", "validation", "test") if counts.get(name))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: its counts of rows are missing or damaged", "train again") from error
 
 
 def _read_document(path: Path, most: int) -> dict[str, Any]:
