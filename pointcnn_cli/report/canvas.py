@@ -106,7 +106,9 @@ def render_inline(drawing: Drawing) -> Html:
     """The figure as an element of a page, whose colours follow the page's."""
     root = _parse(drawing)
     for element in root.iter():
-        if style := element.get("style"):
+        # Variables are for styles, and hatches have their colours in attributes.
+        plain = [f"{key}: {element.attrib.pop(key)}" for key in ("fill", "stroke") if key in element.attrib]
+        if style := "; ".join([*plain, *filter(None, [element.get("style")])]):
             element.set("style", _COLOUR.sub(lambda found: _VARIABLES.get(found[0], found[0]), style))
     return Html(ElementTree.tostring(root, encoding="unicode"))
 

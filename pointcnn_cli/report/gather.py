@@ -133,12 +133,14 @@ def _find_scored(loaded: LoadedRun, source: Source | None, reporter: Reporter) -
             None,
             f"{lacking}, and its validation rows cannot be scored now: the data are not those of the run.",
         )
+    if not loaded.weights.is_file():
+        return None, f"{lacking}, and no weights were saved that could be scored."
     try:
         rows = read_run_split(loaded.run.split, source.index.rows).validation
         selected = loaded.config.train.selects_on_validation
         scored = score_loaded(loaded, source, rows, selected)
     except RunError as error:
-        return None, f"{lacking}, and there are no weights to score: {error.message}."
+        return None, f"{lacking}, and it cannot be scored now: {error.message}."
     trained = read_trained_classes(loaded.run.split, loaded.classes)
     return build_scored(
         "validation rows", scored.predictions, loaded.classes, trained,

@@ -21,7 +21,7 @@ _PANEL, _GAP = 118, 4  # height of a row of frames, and what is between frames; 
 _LEFT, _BOTTOM, _TOP = 40, 34, 20
 _SAMPLE, _LINE, _APART = (96, 112), 156, 16  # a panel; a class with its titles; what is between samples
 _QUANTILES = (2.0, 98.0)  # per cent; a ghost far behind the room would shrink the person to a dot
-_MARK = 10.0  # area of a point, in square pixels
+_MARK = 13.0  # area of a point, in square pixels
 
 Limits = tuple[float, float, float, float]
 

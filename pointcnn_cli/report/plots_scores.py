@@ -114,7 +114,7 @@ def _draw_shares(
         axes.plot([share.value], [place], marker="o", markersize=6, color=light("train"), clip_on=False)
     axes.set_yticks(range(len(names)), names, color=light("ink"))
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(-0.03, 1.03)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     axes.tick_params(axis="y", length=0)
     if reference is not None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pointcnn_cli.report.canvas import Drawing, start_figure
+from pointcnn_cli.report.canvas import FONT_SIZE, Drawing, start_figure
 from pointcnn_cli.report.markup import shorten
 from pointcnn_cli.report.palette import light
 from pointcnn_cli.splits.parts import PartDescription
@@ -12,7 +12,7 @@ from pointcnn_cli.splits.parts import PartDescription
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT = 340, 250
+WIDTH, HEIGHT, _TOP = 340, 276, 60
 MOST_MARKED_EPOCHS = 30  # a mark on each point of a longer curve is a thick line
 MOST_CLASSES = 40
 NAME_LENGTH = 18  # characters of a class beside an axis
@@ -23,16 +23,15 @@ _BAR = 11  # pixels a bar
 
 def draw_loss(history: Sequence[Mapping[str, float]], kept: int | None, best: int | None, classes: int) -> Drawing:
     """Loss of training and validation in each epoch, beside that of equal probabilities for all classes."""
-    figure, axes = start_figure(WIDTH, HEIGHT)
+    figure, axes = start_figure(WIDTH, HEIGHT, top=_TOP)
     _draw_curves(axes, history, "loss", "val_loss")
     guess = math.log(max(classes, 1))
     highest = max((row.get(key, 0.0) for row in history for key in ("loss", "val_loss")), default=guess)
-    top = max(highest, guess) * 1.25 or 1.0
+    top = max(highest, guess) * 1.1 or 1.0
     axes.set_ylim(0, top)
     _draw_level(axes, guess, "chance", "equal guess", (2, 2))
     _mark_epochs(axes, kept, best)
-    axes.set_title("Loss")
-    axes.legend(loc="upper left", ncols=2, handlelength=1.6, columnspacing=1.2, borderaxespad=0.1)
+    _head(axes, "Loss")
     words = _describe_ends(history, "loss", "val_loss", ".3g")
     return Drawing("loss", figure, "Loss in each epoch", f"{words} Equal guessing has a loss of {guess:.3g}.")
 
@@ -41,9 +40,9 @@ def draw_accuracy(
     history: Sequence[Mapping[str, float]], kept: int | None, best: int | None, ceiling: float, chance: float
 ) -> Drawing:
     """Accuracy of training and validation in each epoch, beside the ceiling and the best constant answer."""
-    figure, axes = start_figure(WIDTH, HEIGHT)
+    figure, axes = start_figure(WIDTH, HEIGHT, top=_TOP)
     _draw_curves(axes, history, "accuracy", "val_accuracy")
-    axes.set_ylim(0, 1.24)
+    axes.set_ylim(0, 1.1)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     if abs(ceiling - chance) < 0.04:
         _draw_level(axes, ceiling, "ceiling", f"ceiling {ceiling:.3f}, constant {chance:.3f}", (6, 2))
@@ -51,8 +50,7 @@ def draw_accuracy(
         _draw_level(axes, ceiling, "ceiling", f"ceiling {ceiling:.3f}", (6, 2))
         _draw_level(axes, chance, "chance", f"best constant answer {chance:.3f}", (2, 2))
     _mark_epochs(axes, kept, best)
-    axes.set_title("Accuracy")
-    axes.legend(loc="upper left", ncols=2, handlelength=1.6, columnspacing=1.2, borderaxespad=0.1)
+    _head(axes, "Accuracy")
     words = _describe_ends(history, "accuracy", "val_accuracy", ".3f")
     limits = f" The ceiling of validation is {ceiling:.3f}, the best constant answer {chance:.3f}."
     return Drawing("accuracy", figure, "Accuracy in each epoch", words + limits)
@@ -87,16 +85,17 @@ def _draw_level(axes: "Axes", value: float, colour: str, words: str, dash: tuple
 def _mark_epochs(axes: "Axes", kept: int | None, best: int | None) -> None:
     """A line at the epoch whose weights were kept, and one at the best where that is another."""
     marks = {kept: "kept", best: "best"} if kept != best else {kept: "kept, best"}
-    for epoch, words in marks.items():
-        if epoch is None:
-            continue
-        low, high = axes.get_xlim()
-        right = (epoch - low) / (high - low) > 0.7
-        axes.axvline(epoch, color=light("soft"), linewidth=1, linestyle=(0, (1, 1.5)))
-        axes.annotate(
-            words, (epoch, 0.0), xycoords=("data", "axes fraction"), xytext=(-3 if right else 3, 4),
-            textcoords="offset points", ha="right" if right else "left", color=light("soft"),
-        )  # fmt: skip
+    for (epoch, words), dash in zip(marks.items(), ((1, 1.5), (4, 1.5, 1, 1.5)), strict=False):
+        if epoch is not None:
+            style = (0, dash)
+            axes.axvline(epoch, color=light("soft"), linewidth=1.2, linestyle=style, label=f"{words}: epoch {epoch}")
+
+
+def _head(axes: "Axes", title: str) -> None:
+    """Title and legend above the axes, where they cover nothing."""
+    axes.figure.text(0.01, 1 - 4 / HEIGHT, title, weight="bold", fontsize=FONT_SIZE + 1, va="top")
+    place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2, "borderpad": 0.2}
+    axes.legend(ncols=2, handlelength=2, columnspacing=1.2, labelspacing=0.3, **place)
 
 
 def _describe_ends(history: Sequence[Mapping[str, float]], training: str, validation: str, form: str) -> str:

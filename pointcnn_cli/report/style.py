@@ -63,7 +63,9 @@ details{margin:10px 0} summary{cursor:pointer}
 @media print{body{max-width:none;padding:0;font-size:11pt} nav{display:none}
   figure,.verdict,.finding,tr{break-inside:avoid} h2,h3{break-after:avoid}
   .scroll,pre{overflow:visible} pre{white-space:pre-wrap} figure .scroll svg{max-width:100%}
-  .verdict,.tiles div,pre{border:1px solid var(--line)} .verdict{border-left:6px solid var(--soft)}}
+  .tiles div,pre{border:1px solid var(--line)} .verdict{outline:1px solid var(--line)}
+  .plots{display:block} .plots>*{display:inline-block;vertical-align:top;margin-right:12px}
+  figure.plot{width:330px} details::details-content{content-visibility:visible;block-size:auto}}
 """
 
 
