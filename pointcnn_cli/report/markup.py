@@ -22,9 +22,9 @@ def clean_text(value: object) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """`text` cut to `most` characters, with a mark where something was cut."""
-    cleaned = clean_text(text)
-    return cleaned if len(cleaned) <= most else cleaned[: most - 1] + "…"
+    """`text` cut to `most` characters in its middle, since names of a kind differ in their ends."""
+    cleaned, half = clean_text(text), most // 2
+    return cleaned if len(cleaned) <= most else f"{cleaned[: most - half - 1]}…{cleaned[-half:]}"
 
 
 def escape(value: object) -> Html:

@@ -11,6 +11,7 @@ from pointcnn_cli.report.canvas import Drawing, start_figure
 from pointcnn_cli.report.clouds import Frame, View
 from pointcnn_cli.report.markup import shorten
 from pointcnn_cli.report.palette import VELOCITY, light
+from pointcnn_cli.report.plots_training import CHARACTER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,9 @@ WIDTH = 340
 _PANEL, _GAP = 118, 4  # height of a row of frames, and what is between frames; pixels
 _LEFT, _BOTTOM, _TOP = 40, 34, 20
 _SAMPLE, _LINE, _APART = (96, 112), 156, 16  # a panel; a class with its titles; what is between samples
-_QUANTILES = (2.0, 98.0)  # per cent; a ghost far behind the room would shrink the person to a dot
+_FASTEST = 98.0  # per cent of the points that the colours tell apart
+_INNER, _OUTER = (10.0, 90.0), 0.6  # per cent of the points, and how much of their spread is added on both sides:
+# 99 % of a normal cloud are seen, and a ghost far behind the room does not shrink the person to a dot
 _MARK = 13.0  # area of a point, in square pixels
 
 Limits = tuple[float, float, float, float]
@@ -30,7 +33,7 @@ def find_scale(rows: Sequence[Sequence[Frame]]) -> float:
     """The velocity at which colours end: what 98 % of the points of these rows stay below; 1 where all stand still."""
     values = [np.abs(frame.colour) for frames in rows for frame in frames if frame.colour is not None]
     joined = np.concatenate(values) if values else np.zeros(0)
-    most = float(np.percentile(joined, _QUANTILES[1])) if joined.size else 0.0
+    most = float(np.percentile(joined, _FASTEST)) if joined.size else 0.0
     return float(f"{most:.2g}") or 1.0
 
 
@@ -150,10 +153,12 @@ def _draw_ticks(panel: _Panel, view: View, *, first: bool) -> None:
 
     x0, x1, y0, y1 = panel.limits
     (across, up), soft = view.axes, light("soft")
+    end = panel.left - 4.0  # of the number before, so that none runs into the next
     for value in MaxNLocator(nbins=4).tick_values(x0, x1):
-        x = panel.left + (value - x0) / (x1 - x0) * panel.width
-        if panel.left + 6 < x < panel.left + panel.width - 6:
+        x, half = panel.left + (value - x0) / (x1 - x0) * panel.width, len(f"{value:.3g}") * CHARACTER / 2
+        if end + 4 < x - half and x + half < panel.left + panel.width + 2:
             panel.sheet.text(x, panel.bottom - 13, f"{value:.3g}", ha="center", color=soft)
+            end = x + half
     panel.sheet.text(panel.left + panel.width / 2, 4, across, ha="center", color=soft)
     if not first:
         return
@@ -169,7 +174,7 @@ def _find_limits(rows: Sequence[Sequence[Frame]], shape: float) -> Limits:
     across = np.concatenate([frame.across for frames in rows for frame in frames] or [np.zeros(0)])
     up = np.concatenate([frame.up for frames in rows for frame in frames] or [np.zeros(0)])
     (left, right), (low, high) = _spread(across), _spread(up)
-    tall = max(high - low, (right - left) / shape) * 1.15
+    tall = max(high - low, (right - left) / shape)
     wide = tall * shape
     x, y = (left + right) / 2, (low + high) / 2
     return x - wide / 2, x + wide / 2, y - tall / 2, y + tall / 2
@@ -178,8 +183,9 @@ def _find_limits(rows: Sequence[Sequence[Frame]], shape: float) -> Limits:
 def _spread(values: NDArray[np.float64]) -> tuple[float, float]:
     if not values.size:
         return -1.0, 1.0
-    low, high = (float(v) for v in np.percentile(values, _QUANTILES))
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    low, high = (float(v) for v in np.percentile(values, _INNER))
+    margin = _OUTER * (high - low) or 0.5
+    return low - margin, high + margin
 
 
 def _build_colours() -> "Colormap":

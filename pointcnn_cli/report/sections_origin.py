@@ -63,7 +63,7 @@ def build_origin(facts: ReportFacts) -> Section:
     packages = environment.get("packages") or {}
     lines = [
         ("Run", escape(run.path)),
-        ("Made by", escape(shlex.join(map(str, manifest.get("command", []))) or "unknown")),
+        ("Made by", escape(_tell_command(manifest.get("command")))),
         ("Status", escape(_tell_status(facts))),
         ("Parameters", escape(f"{manifest.get('parameters', 0):,}")),
         ("Versions", escape(", ".join(f"{name} {version}" for name, version in packages.items()))),
@@ -85,6 +85,13 @@ def _tell_status(facts: ReportFacts) -> str:
     ended = f", ended {manifest['ended']}" if manifest.get("ended") else ""
     reason = f" ({manifest['reason']})" if manifest.get("reason") else ""
     return f"{manifest['status']}{reason}, started {manifest.get('started', 'at an unknown time')}{ended}"
+
+
+def _tell_command(command: Any) -> str:
+    """As it was given; the path of the program is that of one machine."""
+    if not isinstance(command, list) or not command:
+        return "unknown"
+    return shlex.join(["pointcnn", *map(str, command[1:])])
 
 
 def _tell_data(data: Mapping[str, Any]) -> str:
