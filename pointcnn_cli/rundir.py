@@ -115,8 +115,7 @@ class RunDir:
         return run
 
     def lock(self) -> None:
-        """Keep other processes out until this one ends, then remove what a killed one left half written or half
-        cleared.
+        """Keep other processes out until this one ends, then remove what a killed one left half written or cleared.
 
         Raises OutputError when another process has the lock.
         """

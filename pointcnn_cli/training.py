@@ -90,14 +90,10 @@ def train(
         )
         reporter.say(f"run directory: {run.path}")
         try:
-<<<<<<< HEAD
-            return _finish(run, fit, reporter, tracking)
-=======
-            trained = _finish(run, fit, reporter)
+            trained = _finish(run, fit, reporter, tracking)
             if conclude is not None:
                 conclude(run, source, reporter)
             return trained
->>>>>>> 328dbcd (report.html: the verdict, curves, split, confusion, classes, calibration, mistakes, groups, diagnosis and origin of a run on one page)
         finally:
             run.unlock()
 
@@ -165,14 +161,10 @@ def _continue(
         if differing := compare_environments(manifest["environment"], describe_environment(device)):
             reporter.warn("not bit-identical to an uninterrupted run: " + "; ".join(differing))
         run.update_manifest(status="running", config=store_config(config))
-<<<<<<< HEAD
-        return _finish(run, fit, reporter, tracking)
-=======
-        trained = _finish(run, fit, reporter)
+        trained = _finish(run, fit, reporter, tracking)
         if conclude is not None:
             conclude(run, source, reporter)
         return trained
->>>>>>> 328dbcd (report.html: the verdict, curves, split, confusion, classes, calibration, mistakes, groups, diagnosis and origin of a run on one page)
 
 
 def _describe(index: DataIndex, split: Split, reporter: Reporter) -> Split:
