@@ -138,7 +138,7 @@ def check_radhar(path: Path) -> Iterator[dict[str, Any]]:
         config = load_config(recipe, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
         started = time.monotonic()
         with open_config_case(config) as case:
-            found = list_verdicts(diagnose_case(case, Reporter(), tiers=[Tier.STATIC, Tier.DATA]))
+            found = list_verdicts(diagnose_case(case, Reporter(), tiers=[Tier.STATIC, Tier.DATA, Tier.PROBE]))
         allowed = ["PC202", "PC203", "PC204"] if roots else []
         unknown = dict.fromkeys(("validation_accuracy", "test_accuracy"), float("nan"))
         yield {

@@ -36,6 +36,11 @@ class LoadedRun:
         """Class names, in the order of the model's outputs."""
         return tuple(self.manifest["classes"])
 
+    @property
+    def weights(self) -> Path:
+        """The file of the weights that the run stands for."""
+        return self.run.best if self.config.train.keep == "best" else self.run.last
+
     def build_model(self) -> "tuple[keras.Model, int]":
         """The model with the weights that the run stands for, and their epoch.
 
@@ -49,9 +54,8 @@ class LoadedRun:
         shapes = [(int(d), int(p), int(t)) for d, p, t in self.manifest["channel_shapes"]]
         with explain_shortage("building the network", FREE_MEMORY):
             model = build_model(self.config.model, shapes, len(self.classes), self.config.train.precision)
-        path = self.run.best if self.config.train.keep == "best" else self.run.last
-        weights, epoch = self.run.read_weights(path)
-        assign_weights(model, weights, str(path))
+        weights, epoch = self.run.read_weights(self.weights)
+        assign_weights(model, weights, str(self.weights))
         return model, epoch
 
 

@@ -50,6 +50,7 @@ class RunDir:
         self.history = path / "history.csv"
         self.predictions = path / "predictions.csv"
         self.metrics = path / "metrics.json"
+        self.report = path / "report.html"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.last = self.checkpoints / "last.safetensors"
@@ -114,8 +115,7 @@ class RunDir:
         return run
 
     def lock(self) -> None:
-        """Keep other processes out until this one ends, then remove what a killed one left half written or half
-        cleared.
+        """Keep other processes out until this one ends, then remove what a killed one left half written or cleared.
 
         Raises OutputError when another process has the lock.
         """

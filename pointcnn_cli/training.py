@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pointcnn_cli.fitting import Fit
 
 Inspector = Callable[[Config, Source, Split], Iterable[str]]
+Finisher = Callable[[RunDir, Source, Reporter], None]
 SavedState = tuple[int, Arrays, dict[str, Any], list[str]]  # as `RunDir.read_newest_state` gives it
 
 
@@ -61,10 +62,12 @@ def train(
     command: Sequence[str],
     reporter: Reporter,
     inspect: Inspector | None = None,
+    conclude: Finisher | None = None,
 ) -> TrainedRun:
     """Train as `config` says into the new directory `target` (default: below runs/).
 
-    What `inspect` says of data and split is told as warnings before anything is trained.
+    What `inspect` says of data and split is told as warnings before anything is trained. `conclude` is called last,
+    with the finished run and its rows, which are still open.
 
     Raises the errors of its steps: DataError, MissingDependencyError, OutputError, TrainingError, Interrupted.
     """
@@ -87,12 +90,15 @@ def train(
         )
         reporter.say(f"run directory: {run.path}")
         try:
-            return _finish(run, fit, reporter, tracking)
+            trained = _finish(run, fit, reporter, tracking)
+            if conclude is not None:
+                conclude(run, source, reporter)
+            return trained
         finally:
             run.unlock()
 
 
-def resume(path: Path, reporter: Reporter) -> TrainedRun:
+def resume(path: Path, reporter: Reporter, conclude: Finisher | None = None) -> TrainedRun:
     """Continue the run in `path` after its newest whole state. A finished run is left alone, unless its epochs grew.
 
     Raises RunError for a run that is damaged or whose config was changed, ConfigError for a number of epochs that
@@ -111,7 +117,7 @@ def resume(path: Path, reporter: Reporter) -> TrainedRun:
             return _leave_alone(run, reporter)
         if manifest["status"] == "running":
             reporter.warn(_describe_vanished(before.get("process")))
-        return _continue(run, config, manifest, reporter)
+        return _continue(run, config, manifest, reporter, conclude)
     finally:
         run.unlock()
 
@@ -137,7 +143,9 @@ def _describe_vanished(process: Any) -> str:
     )
 
 
-def _continue(run: RunDir, config: Config, manifest: dict[str, Any], reporter: Reporter) -> TrainedRun:
+def _continue(
+    run: RunDir, config: Config, manifest: dict[str, Any], reporter: Reporter, conclude: Finisher | None
+) -> TrainedRun:
     found = run.read_newest_state()
     if found is None and manifest["status"] == "finished":
         raise RunError(f"{run.path}: no state to go on from; {run.checkpoints} holds none", RESTORE)
@@ -153,7 +161,10 @@ def _continue(run: RunDir, config: Config, manifest: dict[str, Any], reporter: R
         if differing := compare_environments(manifest["environment"], describe_environment(device)):
             reporter.warn("not bit-identical to an uninterrupted run: " + "; ".join(differing))
         run.update_manifest(status="running", config=store_config(config))
-        return _finish(run, fit, reporter, tracking)
+        trained = _finish(run, fit, reporter, tracking)
+        if conclude is not None:
+            conclude(run, source, reporter)
+        return trained
 
 
 def _describe(index: DataIndex, split: Split, reporter: Reporter) -> Split:

@@ -74,10 +74,11 @@ def check_fixes():
 def trained(tmp_path_factory):
     """One small finished training, shared by all tests that need a run; they must not change it."""
     from pointcnn_cli import training
+    from pointcnn_cli.report import write_after_training
 
     target = tmp_path_factory.mktemp("runs") / "trained"
     config = load_config(SMOKE, SMALL)
-    return training.train(config, target, ["pointcnn", "train"], Reporter())
+    return training.train(config, target, ["pointcnn", "train"], Reporter(), conclude=write_after_training)
 
 
 @pytest.fixture(scope="session")

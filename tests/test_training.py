@@ -40,6 +40,7 @@ def test_a_run_holds_exactly_the_promised_files(trained):
         "history.csv",
         "predictions.csv",
         "metrics.json",
+        "report.html",
         "checkpoints/best.safetensors",
         "checkpoints/last.safetensors",
         "checkpoints/state-00002.safetensors",

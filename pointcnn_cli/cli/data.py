@@ -24,22 +24,32 @@ def _load_names(settings: list[str] | None) -> Any:
 @app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An HDF5 file.")],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="OUT", help="Draw samples of each class: an .svg or .png file.")
+    ] = None,
+    force: ForceOption = False,
     settings: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what is in a file: datasets, classes, groups, row order, filled point slots, ranges, NaN.
 
-    Example:  [bold]pointcnn data inspect data/recordings.h5 --set data.labels=activity[/bold]
+    Example:  [bold]pointcnn data inspect data/recordings.h5 --plot samples.png[/bold]
     """
     from pointcnn_cli.hdf5.inspect import inspect_file
 
-    found = inspect_file(file, _load_names(settings))
+    names, reporter = _load_names(settings), ConsoleReporter()
+    if plot is not None:
+        from pointcnn_cli.report.samples import check_plot, write_samples_plot
+
+        check_plot(plot, force)
+    found = inspect_file(file, names)
+    if plot is not None:
+        reporter.say(f"drew {write_samples_plot(file, names, plot, force=force)} to {plot}")
     if json:
         print_json(found)
         return
     for table in build_tables(found):
         print_table(table)
-    reporter = ConsoleReporter()
     for note in found["notes"]:
         reporter.warn(note)
     for problem in found["problems"]:

@@ -39,6 +39,7 @@ def train(
     """
     from pointcnn_cli import diagnose, training
     from pointcnn_cli.config.load import STDIN, load_config
+    from pointcnn_cli.report import write_after_training
 
     reporter = ConsoleReporter()
     if resume is not None:
@@ -47,12 +48,14 @@ def train(
                 "--resume needs nothing else: the run has its own config",
                 f"pointcnn train --resume {shlex.quote(str(resume))}",
             )
-        trained = training.resume(resume, reporter)
+        trained = training.resume(resume, reporter, conclude=write_after_training)
     elif config is None:
         raise UsageError("no config was given", "pointcnn train configs/base.yaml")
     else:
         loaded = load_config(config, settings or (), stdin_text=read_stdin() if config == STDIN else None)
-        trained = training.train(loaded, output, sys.argv, reporter, inspect=diagnose.warn_before_training)
+        trained = training.train(
+            loaded, output, sys.argv, reporter, inspect=diagnose.warn_before_training, conclude=write_after_training
+        )
     if json:
         print_json({**trained.metrics, "run": str(trained.run.path)})
         return

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,16 +64,24 @@ def open_directory_case(path: Path, overrides: Sequence[str] = ()) -> Iterator[C
             if manifest is not None:
                 _note(problems, "PC701", lambda: check_fingerprint(source, manifest["data"]))
             case = build_case(str(path), config, source, _read_split(run, config, source.index))
-        case.manifest = manifest
-        case.history = _read_history(run.history)
-        case.saved_predictions = _read_predictions(run.predictions, case)
-        case.saved_metrics = run.read_metrics() if run.metrics.is_file() else None
+        _read_files(case, run, manifest)
         if config is not None and manifest is not None:
             weights = run.best if config.train.keep == "best" else run.last
             if weights.is_file() and case.build is not None:
                 case.load = _make_loader(case.build, run, weights)
         case.problems = problems
         yield case
+
+
+def build_run_case(run: RunDir, config: Config, manifest: Mapping[str, Any], source: Source) -> Case:
+    """The case of a run whose rows are open already, without its network: only its files are looked at.
+
+    Raises RunError for files of the run that are damaged.
+    """
+    case = build_case(str(run.path), config, source, _read_split(run, config, source.index))
+    case.build = case.blocks = None
+    _read_files(case, run, manifest)
+    return case
 
 
 def build_case(title: str, config: Config, source: Source, split: Split) -> Case:
@@ -105,6 +113,14 @@ def build_case(title: str, config: Config, source: Source, split: Split) -> Case
 
     case.blocks = list_blocks
     return case
+
+
+def _read_files(case: Case, run: RunDir, manifest: Mapping[str, Any] | None) -> None:
+    """Add to a case what a run wrote besides its config and split, as far as it is there."""
+    case.manifest = manifest
+    case.history = read_history(run.history)
+    case.saved_predictions = _read_predictions(run.predictions, case)
+    case.saved_metrics = run.read_metrics() if run.metrics.is_file() else None
 
 
 def _describe_settings(config: Config, split: Split) -> FitSettings:
@@ -164,7 +180,7 @@ def _read_split(run: RunDir, config: Config, index: DataIndex) -> Split:
     return build_split(index, config.split.model_copy(update={"allow_missing_classes": True}))
 
 
-def _read_history(path: Path) -> tuple[dict[str, float], ...]:
+def read_history(path: Path) -> tuple[dict[str, float], ...]:
     """Rows of a history.csv; columns that are not numbers are left out. Raises RunError where it cannot be read."""
     if not path.is_file():
         return ()

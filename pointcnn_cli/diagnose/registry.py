@@ -15,6 +15,8 @@ class Tier(Enum):
     """Config, labels, groups, history: no value of a channel is read, TensorFlow is not imported."""
     DATA = "data"
     """One pass over the rows (`Case.scan`)."""
+    PROBE = "probe"
+    """Linear probes on features of the rows, refitted up to thousands of times: seconds, with many classes a minute."""
     GRAPH = "graph"
     """The network as a graph, untrained: imports TensorFlow."""
     FORWARD = "forward"

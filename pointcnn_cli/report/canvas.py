@@ -78,7 +78,10 @@ def _list_settings() -> dict[str, Any]:
 def start_figure(
     width: int, height: int, *, left: int = 44, right: int = 8, top: int = 26, bottom: int = 38
 ) -> "tuple[Figure, Axes]":
-    """A figure of `width` x `height` pixels with axes that leave these margins; within `drawing_style`."""
+    """A figure of `width` x `height` pixels with axes that leave these margins; within `drawing_style`.
+
+    Names from data go through `markup.shorten` before they are written: SVG cannot hold control characters.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
@@ -103,7 +106,9 @@ def render_inline(drawing: Drawing) -> Html:
     """The figure as an element of a page, whose colours follow the page's."""
     root = _parse(drawing)
     for element in root.iter():
-        if style := element.get("style"):
+        # Variables are for styles, and hatches have their colours in attributes.
+        plain = [f"{key}: {element.attrib.pop(key)}" for key in ("fill", "stroke") if key in element.attrib]
+        if style := "; ".join([*plain, *filter(None, [element.get("style")])]):
             element.set("style", _COLOUR.sub(lambda found: _VARIABLES.get(found[0], found[0]), style))
     return Html(ElementTree.tostring(root, encoding="unicode"))
 
@@ -135,15 +140,12 @@ def _rename(element: ElementTree.Element, prefix: str) -> None:
         element.set("id", f"{prefix}-{name}")
     if target := element.attrib.pop(f"{{{_XLINK}}}href", None):
         element.set("href", f"#{prefix}-{target.removeprefix('#')}")
-    if clip := element.get("clip-path"):
-        element.set("clip-path", clip.replace("url(#", f"url(#{prefix}-"))
+    for attribute in ("clip-path", "style"):
+        if "url(#" in (value := element.get(attribute, "")):
+            element.set(attribute, value.replace("url(#", f"url(#{prefix}-"))
 
 
 def _save(drawing: Drawing, form: str) -> bytes:
-    from matplotlib.text import Text
-
-    for text in drawing.figure.findobj(Text):
-        text.set_text("\n".join(map(clean_text, text.get_text().split("\n"))))
     stream = io.BytesIO()
     if form == "svg":
         drawing.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})

@@ -7,17 +7,24 @@ from typing import NewType
 Html = NewType("Html", str)
 """Text that is markup already. mypy tells it from plain text, which has to go through `escape` first."""
 
+NO_BREAK = "\u00a0"
+"""A space at which a line does not break; the only space but the usual one that text may have."""
+DASH = "\u2013"
+"""In a table, what there is no number for."""
+
 
 def clean_text(value: object) -> str:
     r"""One line of printable text: control characters, marks that reverse the reading order, and bytes that are no text
     are shown as their escapes (\x1b, \u202e, \udcff)."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(value))
+    return "".join(
+        c if c.isprintable() or c == NO_BREAK else c.encode("unicode_escape").decode("ascii") for c in str(value)
+    )
 
 
 def shorten(text: str, most: int) -> str:
-    """`text` cut to `most` characters, with a mark where something was cut."""
-    cleaned = clean_text(text)
-    return cleaned if len(cleaned) <= most else cleaned[: most - 1] + "…"
+    """`text` cut to `most` characters in its middle, since names of a kind differ in their ends."""
+    cleaned, half = clean_text(text), most // 2
+    return cleaned if len(cleaned) <= most else f"{cleaned[: most - half - 1]}…{cleaned[-half:]}"
 
 
 def escape(value: object) -> Html:

@@ -23,8 +23,8 @@ COLOURS: dict[str, tuple[str, str]] = {
 }
 """Name: (on light, on dark). Figures are drawn in the light ones; a page replaces them by `var(--name)`."""
 
-VELOCITY = ("#0072b2", "#3f8fbd", "#8c8c8c", "#d98a4a", "#d55e00")
-"""From most negative over zero to most positive; each is seen on both backgrounds."""
+VELOCITY = ("#0a76b5", "#3f8fbd", "#8c8c8c", "#d98a4a", "#cf5c06")
+"""From most negative over zero to most positive; each is seen on both backgrounds, and none is replaced."""
 
 
 def light(name: str) -> str:

@@ -30,6 +30,7 @@ a{color:var(--train)}
 nav{font-size:14px;display:flex;flex-wrap:wrap;gap:2px 16px;margin:8px 0}
 .note,figcaption,summary{font-size:14px;color:var(--soft)}
 .plots{display:flex;flex-wrap:wrap;gap:16px 28px;align-items:flex-start}
+.plots>*{min-width:0;max-width:100%}
 figure{margin:8px 0;max-width:100%}
 figure.plot{width:min(100%,340px)}
 figure.wide{width:auto}
@@ -43,7 +44,7 @@ table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:4px 12px 4px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;
   vertical-align:top}
 .text{text-align:left}
-td.text{white-space:normal;min-width:8ch;max-width:48ch;overflow-wrap:anywhere}
+td.text{white-space:normal;max-width:48ch;overflow-wrap:break-word}
 th{color:var(--soft);font-weight:600}
 dl{margin:8px 0}
 dl div{display:grid;grid-template-columns:minmax(110px,190px) minmax(0,1fr);gap:4px 16px;padding:3px 0}
@@ -62,7 +63,9 @@ details{margin:10px 0} summary{cursor:pointer}
 @media print{body{max-width:none;padding:0;font-size:11pt} nav{display:none}
   figure,.verdict,.finding,tr{break-inside:avoid} h2,h3{break-after:avoid}
   .scroll,pre{overflow:visible} pre{white-space:pre-wrap} figure .scroll svg{max-width:100%}
-  .verdict,.tiles div,pre{border:1px solid var(--line)} .verdict{border-left:6px solid var(--soft)}}
+  .tiles div,pre{border:1px solid var(--line)} .verdict{outline:1px solid var(--line)}
+  .plots{display:block} .plots>*{display:inline-block;vertical-align:top;margin-right:12px}
+  figure.plot{width:330px} details::details-content{content-visibility:visible;block-size:auto}}
 """
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from pointcnn_cli.errors import DataError, RunError
 from pointcnn_cli.files import read_regular
 from pointcnn_cli.hdf5.samples import DataIndex
-from pointcnn_cli.splits.parts import Rows, Split, describe_split
+from pointcnn_cli.splits.parts import PartDescription, Rows, Split, describe_split
 
 SCHEMA_VERSION = 1
 MOST_BYTES, MOST_BYTES_A_ROW = 32 << 20, 32  # counts of a thousand classes take 15 MB, a row number ten bytes
@@ -63,10 +63,26 @@ def read_run_split(path: Path, rows: int) -> Split:
 
 def read_trained_classes(path: Path, classes: Sequence[str]) -> Rows:
     """Numbers of the classes that had training rows, as the counts of a run's `split.json` say."""
+    (train, *_) = read_parts(path)
+    if missing := [name for name in classes if name not in train.classes]:
+        raise RunError(f"{path}: its counts of training rows lack class {missing[0]!r}", "train again")
+    return np.flatnonzero([train.classes[name] > 0 for name in classes])
+
+
+def read_parts(path: Path) -> tuple[PartDescription, ...]:
+    """What each part of a run's split holds, as the counts of its `split.json` say; no data are needed.
+
+    Raises RunError where they are missing or damaged.
+    """
     try:
-        counts = _read_document(path, MOST_BYTES_OF_ANY)["counts"]["train"]["classes"]
-        return np.flatnonzero([counts[name] > 0 for name in classes])
-    except (KeyError, TypeError) as error:
+        counts = _read_document(path, MOST_BYTES_OF_ANY)["counts"]
+        parts = tuple(PartDescription(**counts[name]) for name in ("train", "validation", "test") if counts.get(name))
+        if [part.name for part in parts[:2]] != ["train", "validation"]:
+            raise ValueError(f"parts {[part.name for part in parts]}")
+        return parts
+    except DataError as error:
+        raise RunError(error.message, "a run's split.json is not for editing; restore it, or train again") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunError(f"{path}: its counts of training rows are missing or damaged", "train again") from error
 
 

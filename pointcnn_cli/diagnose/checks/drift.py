@@ -211,4 +211,4 @@ def _score_network(case: Case) -> float | None:
     return float((answers == labels)[labels >= 0].mean())
 
 
-CHECKS = (Check(("PC206",), Tier.DATA, check_covariate_shift),)
+CHECKS = (Check(("PC206",), Tier.PROBE, check_covariate_shift),)

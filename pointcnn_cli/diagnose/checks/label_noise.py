@@ -98,4 +98,4 @@ def _tell_noise(
     )  # fmt: skip
 
 
-CHECKS = (Check(("PC303",), Tier.DATA, check_label_noise),)
+CHECKS = (Check(("PC303",), Tier.PROBE, check_label_noise),)

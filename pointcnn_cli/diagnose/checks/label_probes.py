@@ -245,4 +245,4 @@ def _permute_labels(probe: _Probe, rng: np.random.Generator) -> tuple[float, NDA
     return score(labels), null, len(labels)
 
 
-CHECKS = (Check(("PC302",), Tier.DATA, check_misaligned_labels),)
+CHECKS = (Check(("PC302",), Tier.PROBE, check_misaligned_labels),)
