@@ -3,13 +3,14 @@
 What is TensorFlow's alone stands here.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,28 @@ def import_keras() -> None:
             if failed:
                 aside.seek(0)
                 os.write(2, aside.read())
+
+
+@contextlib.contextmanager
+def redirect_noise(shown: bool) -> Iterator[None]:
+    """Within the block, what libraries print goes to stderr where it is `shown`, else nowhere; never to stdout, which
+    is for results."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    stdout, stderr = os.dup(1), os.dup(2)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            os.dup2(stderr if shown else nowhere, 1)
+            os.dup2(stderr if shown else nowhere, 2)
+            yield
+    finally:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        for descriptor in (nowhere, stdout, stderr):
+            os.close(descriptor)
 
 
 def _touch_backend() -> None:

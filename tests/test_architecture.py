@@ -33,12 +33,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("callbacks", "scoring", "feeding", "tracking"),
     ("fitting", "loading", "training", "prediction"),
-    ("evaluation", "diagnose", "report", "comparison"),
+    ("evaluation", "diagnose", "report", "comparison", "export"),
     ("cli", "__main__"),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 HEAVY = ("tensorflow", "keras", "jax", "sklearn", "matplotlib", "scipy", "pyarrow", "pandas", "tensorboard", "mlflow")
+HEAVY += ("onnx", "onnxruntime", "openvino", "ai_edge_litert", "tf2onnx")
 KERAS_MODULES = {  # import it at their top
     *("layers", "augment", "models", "batches", "callbacks", "scoring", "feeding", "fitting"),
     *("diagnose.arms", "diagnose.arrays", "diagnose.lab", "diagnose.networks"),

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from pointcnn_cli import __version__
-from pointcnn_cli.cli import compare, config, data, diagnose, evaluate, predict, report, train
+from pointcnn_cli.cli import compare, config, data, diagnose, evaluate, export, predict, report, train
 from pointcnn_cli.cli.console import SETTINGS, say_error
 from pointcnn_cli.cli.streams import STDOUT, discard, writing_result
 from pointcnn_cli.errors import Interrupted, PointcnnError
@@ -113,5 +113,6 @@ app.command()(predict.predict)
 app.command()(diagnose.diagnose)
 app.command()(compare.compare)
 app.command()(report.report)
+app.command()(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
