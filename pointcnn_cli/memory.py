@@ -108,8 +108,12 @@ def find_available(root: Path = Path("/")) -> Available | None:
     Swap counts as memory, and so does what the kernel caches of files: both give way before a process is killed.
     `root` is where /proc and /sys are, for tests.
     """
-    found = [*_list_system(root), *_list_cgroups(root), *_list_process_limits(root)]
-    return min(found, key=lambda available: available.size, default=None)
+    return min(list_available(root), key=lambda available: available.size, default=None)
+
+
+def list_available(root: Path = Path("/")) -> list[Available]:
+    """What each of them leaves: the system, the cgroups, the process limits; see `find_available`."""
+    return [*_list_system(root), *_list_cgroups(root), *_list_process_limits(root)]
 
 
 def _list_system(root: Path) -> list[Available]:

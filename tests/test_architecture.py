@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("callbacks", "scoring", "feeding", "tracking"),
     ("fitting", "loading", "training", "prediction"),
-    ("evaluation", "diagnose", "report", "comparison"),
+    ("evaluation", "diagnose", "report", "comparison", "doctor", "proposal"),
     ("cli", "__main__"),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -2,6 +2,7 @@
 codes."""
 
 import contextlib
+import os
 import traceback
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from pointcnn_cli import __version__
-from pointcnn_cli.cli import compare, config, data, diagnose, evaluate, predict, train
+from pointcnn_cli.cli import compare, config, data, diagnose, doctor, evaluate, predict, train
 from pointcnn_cli.cli.console import SETTINGS, say_error
 from pointcnn_cli.cli.streams import STDOUT, discard, writing_result
 from pointcnn_cli.errors import Interrupted, PointcnnError
@@ -19,6 +20,7 @@ REPORT_BUG = (
     f"this is a bug in pointcnn {__version__}; please report it with the command and the output of: "
     "pointcnn --debug ..."
 )
+GLOBAL_OPTIONS = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
 
 
 class Commands(TyperGroup):
@@ -57,6 +59,7 @@ def _telling_failures() -> Iterator[None]:
         raise
     except Exception as error:
         if _is_usage_error(error):
+            _place_option(error)
             raise
         _show(error, f"unexpected {type(error).__name__}: {error}", REPORT_BUG)
         raise typer.Exit(1) from None
@@ -66,6 +69,13 @@ def _is_usage_error(error: Exception) -> bool:
     """Typer's own errors know how to show themselves; its copy of Click is private, so they are told by what they can
     do."""
     return hasattr(error, "exit_code") and hasattr(error, "show")
+
+
+def _place_option(error: Any) -> None:
+    """Say where an option belongs that is known, but not behind the command."""
+    if getattr(error, "option_name", None) in GLOBAL_OPTIONS:
+        error.message = f"{error.option_name} goes before the command, as in: pointcnn {error.option_name} COMMAND ..."
+        error.possibilities = None
 
 
 def _show(error: BaseException, message: str, hint: str | None) -> None:
@@ -105,6 +115,8 @@ def options(
     Start with:  [bold]pointcnn train configs/base.yaml[/bold]
     """
     SETTINGS.quiet, SETTINGS.verbose, SETTINGS.debug = quiet, verbose, debug
+    if verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")  # TensorFlow may speak; else it is kept quiet
 
 
 app.command()(train.train)
@@ -112,5 +124,6 @@ app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(diagnose.diagnose)
 app.command()(compare.compare)
+app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -13,7 +13,7 @@ app = typer.Typer(help="Look at data files, make one, or bring data in.", no_arg
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
 
-def _load_names(settings: list[str] | None) -> Any:
+def load_names(settings: list[str] | None) -> Any:
     """The `data` section with `--set data.*` on top, for the names of datasets in it."""
     from pointcnn_cli.config.load import with_overrides
     from pointcnn_cli.config.schema import Config, DataConfig
@@ -33,7 +33,7 @@ def inspect(
     """
     from pointcnn_cli.hdf5.inspect import inspect_file
 
-    found = inspect_file(file, _load_names(settings))
+    found = inspect_file(file, load_names(settings))
     if json:
         print_json(found)
         return
@@ -97,7 +97,7 @@ def convert(
     """
     from pointcnn_cli.convert.files import convert_files
 
-    names = _load_names(settings)
+    names = load_names(settings)
     summary = convert_files(
         inputs, out, channel_names=names.channels, labels_name=names.labels, groups_name=names.groups,
         points=points, frames=frames, stride=stride, force=force,
