@@ -22,7 +22,6 @@ from pointcnn_cli.hdf5.samples import Source
 from pointcnn_cli.streaming import Plan, Stream
 from pointcnn_cli.timing import INPUT, Clock
 
-
 TIMED_STEPS = 3
 FORWARD_SHARE = 1 / 3
 """Of the time of a training step, what predicting its rows takes: back-propagation costs about twice the way forth."""

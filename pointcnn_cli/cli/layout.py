@@ -31,6 +31,10 @@ def wrap_words(text: str, width: int, taken: int = 0) -> str:
             continue
         start = " " * (len(line) - len(line.lstrip()))
         sentence = (head + (":" if found else "")).strip()
+        first_word = sentence.partition(" ")[0]
+        if start and len(start) + len(first_word) > width >= len(first_word):
+            lines.append(start)
+            start = ""
         lines += textwrap.wrap(
             sentence, width, initial_indent=start, break_long_words=False, break_on_hyphens=False
         ) or [""]  # fmt: skip

@@ -5,16 +5,19 @@ it becomes a commented YAML text. Nothing is asked, and each assumption stands b
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pointcnn_cli import __version__
 from pointcnn_cli.config.load import load_config
 from pointcnn_cli.config.schema import DataConfig
 from pointcnn_cli.config.template import render_comment, render_key
+from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.columns import RECORDING
 from pointcnn_cli.hdf5.samples import DataIndex, Source
-from pointcnn_cli.proposal.choices import Choice, choose_channels, choose_groups, choose_labels, choose_recordings
+from pointcnn_cli.proposal.choices import choose_channels, choose_groups, choose_labels, choose_recordings
 from pointcnn_cli.proposal.settings import (
     Setting,
     choose_augmentation,
@@ -23,7 +26,7 @@ from pointcnn_cli.proposal.settings import (
     describe_imbalance,
 )
 from pointcnn_cli.proposal.survey import survey_file
-from pointcnn_cli.proposal.values import SAMPLED_ROWS, ChannelFacts, find_roles
+from pointcnn_cli.proposal.values import SAMPLED_PLACES, SAMPLED_ROWS, ChannelFacts, find_roles
 from pointcnn_cli.sources import open_source
 from pointcnn_cli.splits.parts import Split
 
@@ -36,6 +39,9 @@ def propose_config(paths: Sequence[str], wanted: DataConfig) -> str:
     What `wanted` says of channels, labels and groups is taken; the rest is found in the first file. Raises DataError
     for files without four channels or labels, or that cannot be trained on.
     """
+    for path in paths:
+        if not path.isprintable():
+            raise DataError(f"{path!r}: a config cannot hold this name", "give the file a name of printable characters")
     survey = survey_file(paths[0])
     channels, grid = choose_channels(survey, wanted)
     rows = grid[0]
@@ -44,7 +50,7 @@ def propose_config(paths: Sequence[str], wanted: DataConfig) -> str:
     taken = (*labels.names, *(groups.names if groups else ()))
     recordings = choose_recordings(survey, rows, taken)
     data = {
-        "path": Setting(paths[0] if len(paths) == 1 else list(paths), ("A relative path starts at the working directory.",)),
+        "path": Setting(paths[0] if len(paths) == 1 else list(paths), ("From the working directory, if relative.",)),
         "channels": Setting(list(channels.names), channels.reasons),
         "labels": Setting(labels.names[0], labels.reasons),
         "groups": Setting(groups.names[0], groups.reasons) if groups else Setting(None, notes or ("There are none.",)),
@@ -59,10 +65,12 @@ def propose_config(paths: Sequence[str], wanted: DataConfig) -> str:
     return text
 
 
-def _read_sample(source: Source) -> Sequence[np.ndarray]:
-    """Rows spread evenly over all files. Raises DataError for NaN among them, as training would."""
+def _read_sample(source: Source) -> Sequence[NDArray[Any]]:
+    """Rows from places all over the files. Raises DataError for NaN among them, as training would."""
     count = source.index.rows
-    return source.read(np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64)))
+    starts = np.linspace(0, max(count - SAMPLED_ROWS, 0), SAMPLED_PLACES).astype(np.int64)
+    rows = np.unique(starts[:, None] + np.arange(SAMPLED_ROWS))
+    return source.read(rows[rows < count])
 
 
 def _render(

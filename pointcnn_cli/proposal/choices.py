@@ -69,8 +69,15 @@ def _mention(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _find_grid(survey: Survey, names: Sequence[str]) -> tuple[int, int, int]:
-    grids = [candidate.grid for candidate in survey.channels if candidate.name in names]
-    return grids[0] if grids else (0, 0, 0)  # what is wrong with the names is told when the file is opened
+    grids = {candidate.name: candidate.grid for candidate in survey.channels}
+    missing = [name for name in names if name not in grids]
+    if missing:
+        raise DataError(
+            f"{survey.path}: no channel is called {', '.join(missing)}; channels could be: "
+            f"{', '.join(list(grids)[:MOST_LISTED]) or 'none'}",
+            "set data.channels to four of these",
+        )
+    return grids[names[0]]
 
 
 def _find_fellows(survey: Survey) -> tuple[tuple[int, int, int], list[ChannelCandidate]]:
@@ -133,8 +140,8 @@ def _describe_no_labels(survey: Survey, rows: int) -> str:
     columns = [c.name for c in survey.columns][:MOST_LISTED]
     there = f"with one value a row there are: {', '.join(columns)}" if columns else "there is no such dataset"
     return (
-        f"{survey.path}: no dataset can be recognised as labels ({rows} whole numbers or texts, or one-hot, of at least "
-        f"two classes); {there}"
+        f"{survey.path}: no dataset can be recognised as labels ({rows} whole numbers or texts, or one-hot, of "
+        f"at least two classes); {there}"
     )
 
 

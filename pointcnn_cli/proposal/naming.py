@@ -26,6 +26,8 @@ RECORDING_WORDS: Final = (
 )
 POSITION_WORDS: Final = ("start", "frame", "frames", "time", "timestamp", "index", "row", "offset")
 """Of columns that say where a window lies, and are no groups."""
+SILENT_WORDS: Final = ("id", "ids", "name", "names", "code", "codes", "number", "numbers", "no", "num", "idx")
+"""Words that change nothing: `subject_id` is as good as `subject`."""
 
 
 def split_words(name: str) -> list[str]:
@@ -35,10 +37,11 @@ def split_words(name: str) -> list[str]:
 
 
 def rank_name(name: str, words: Sequence[str]) -> int | None:
-    """The place of the first of `words` that is in the name; None where none is. Names of that word alone win."""
-    own = split_words(name)
+    """The place of the first of `words` that is in the name, lower is better; None where none is. Names of that word
+    alone come before all others: `label_quality` is no label."""
+    own = [word for word in split_words(name) if not word.isdecimal() and word not in SILENT_WORDS]
     places = [words.index(word) for word in own if word in words]
-    return min(places) * 2 + (len(own) > 1) if places else None
+    return min(places) + len(words) * (len(own) > 1) if places else None
 
 
 def find_role(name: str) -> ChannelRole | None:
