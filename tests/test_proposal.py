@@ -1,4 +1,4 @@
-"""`config init`: what is found in files that keep to no names, and that the config is valid and says what it assumed."""
+"""`config init`: what is found in files whose names say little; the config is valid and says what it assumed."""
 
 import h5py
 import numpy as np

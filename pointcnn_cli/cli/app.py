@@ -14,13 +14,13 @@ from pointcnn_cli import __version__
 from pointcnn_cli.cli import compare, config, data, diagnose, doctor, evaluate, predict, train
 from pointcnn_cli.cli.console import SETTINGS, say_error
 from pointcnn_cli.cli.streams import STDOUT, discard, writing_result
+from pointcnn_cli.cli.usage import explain_command, explain_option
 from pointcnn_cli.errors import Interrupted, PointcnnError
 
 REPORT_BUG = (
     f"this is a bug in pointcnn {__version__}; please report it with the command and the output of: "
     "pointcnn --debug ..."
 )
-GLOBAL_OPTIONS = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
 
 
 class Commands(TyperGroup):
@@ -30,6 +30,15 @@ class Commands(TyperGroup):
         """Read the arguments; --help and --version write to stdout here."""
         with _telling_failures(), writing_result():
             return super().make_context(*arguments, **options)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; where there is none, say which was probably meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            if _is_usage_error(error):
+                explain_command(error, args[0], self.commands)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -59,7 +68,7 @@ def _telling_failures() -> Iterator[None]:
         raise
     except Exception as error:
         if _is_usage_error(error):
-            _place_option(error)
+            explain_option(error)
             raise
         _show(error, f"unexpected {type(error).__name__}: {error}", REPORT_BUG)
         raise typer.Exit(1) from None
@@ -69,13 +78,6 @@ def _is_usage_error(error: Exception) -> bool:
     """Typer's own errors know how to show themselves; its copy of Click is private, so they are told by what they can
     do."""
     return hasattr(error, "exit_code") and hasattr(error, "show")
-
-
-def _place_option(error: Any) -> None:
-    """Say where an option belongs that is known, but not behind the command."""
-    if getattr(error, "option_name", None) in GLOBAL_OPTIONS:
-        error.message = f"{error.option_name} goes before the command, as in: pointcnn {error.option_name} COMMAND ..."
-        error.possibilities = None
 
 
 def _show(error: BaseException, message: str, hint: str | None) -> None:

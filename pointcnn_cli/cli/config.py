@@ -12,6 +12,7 @@ from pointcnn_cli.cli.train import JsonOption, SetOption
 from pointcnn_cli.errors import UsageError
 
 app = typer.Typer(help="Write a config, look at it, check it.", no_args_is_help=True)
+CONFIG_SUFFIXES = (".yaml", ".yml")
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML config, or - for stdin.")]
 
 
@@ -36,6 +37,11 @@ def init(
     from pointcnn_cli.config.template import render_template
     from pointcnn_cli.files import check_target, write_whole
 
+    if out != "-" and Path(out).suffix not in CONFIG_SUFFIXES:
+        raise UsageError(
+            f"{out}: the config to write must end in .yaml or .yml, so that no data file is taken for it",
+            f"pointcnn config init my.yaml --data {shlex.quote(out)}",
+        )
     target = None if out == "-" else check_target(Path(out), force)
     if data:
         from pointcnn_cli.proposal import propose_config

@@ -36,7 +36,7 @@ def examine(reporter: Reporter) -> tuple[dict[str, Any], PointcnnError | None]:
     """
     packages, cpu = list_packages(), describe_cpu()
     memory = describe_memory()
-    disks = [describe_disk(Path.cwd()), describe_disk(Path(tempfile.gettempdir()))]
+    disks = [describe_disk(folder) for folder in _list_folders()]
     warnings = list(_warn(packages, memory, disks))
     devices, self_test, error = None, None, _find_error(packages, cpu)
     if error is None:
@@ -65,6 +65,14 @@ def examine(reporter: Reporter) -> tuple[dict[str, Any], PointcnnError | None]:
         "problems": [] if error is None else [_word(error.message, error.hint)],
     }
     return document, error
+
+
+def _list_folders() -> list[Path]:
+    """The working directory, and the folder for temporary files where there is one."""
+    try:
+        return [Path.cwd(), Path(tempfile.gettempdir())]
+    except OSError:
+        return [Path(".")]
 
 
 def _list_versions() -> dict[str, str | None]:
