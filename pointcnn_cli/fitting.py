@@ -104,8 +104,10 @@ class Fit:
                 reporter.waiting("trying one batch"),
             ):
                 seconds = self._try_one_batch(first, check)
-            if seconds is not None:
-                reporter.say(f"this takes about {describe_duration(seconds * (self.config.train.epochs - first + 1))}")
+            left = self.config.train.epochs - first + 1
+            if seconds is not None and left > 0:
+                most = "at most " if self.config.train.early_stopping else ""
+                reporter.say(f"this takes {most}about {describe_duration(seconds * left)}")
             reporter.start_training(first, self.config.train.epochs, self.steps)
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():

@@ -197,3 +197,10 @@ def test_the_template_holds_every_key_at_its_default_with_the_words_of_the_schem
         for key, about in section["properties"].items():
             assert f"{key}:" in text
             assert " ".join(about.get("description", "").split()) in words
+
+
+def test_what_is_proposed_can_be_trained(make, tmp_path):
+    path = make(channels=("xyz", "doppler", "snr", "dist"), label="activity", subject=np.arange(96) % 8)
+    run("config", "init", tmp_path / "my.yaml", "--data", path)
+    result = run("train", tmp_path / "my.yaml", "--set", "train.epochs=1", "--output", tmp_path / "run")
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "run")

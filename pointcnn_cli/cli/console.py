@@ -79,6 +79,7 @@ class ConsoleReporter(Reporter):
         self._console = make_console()
         self._animated = self._console.is_terminal and not self._console.is_dumb_terminal and not SETTINGS.quiet
         self._progress: Progress | None = None
+        self._busy = False
         self._task = TaskID(0)
         self._epochs = 0
         self._first_epoch = 1
@@ -104,11 +105,15 @@ class ConsoleReporter(Reporter):
 
     @contextlib.contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        if not self._animated or self._progress is not None or SETTINGS.verbose:
+        if not self._animated or self._busy or self._progress is not None or SETTINGS.verbose:
             yield
             return
-        with self._console.status(f"{text} ...", spinner="line"):
-            yield
+        self._busy = True
+        try:
+            with self._console.status(f"{text} ...", spinner="line"):
+                yield
+        finally:
+            self._busy = False
 
     def start_training(self, first_epoch: int, epochs: int, steps: int) -> None:
         self._first_epoch, self._epochs, self._steps = first_epoch, epochs, steps

@@ -1,5 +1,6 @@
 """pointcnn data inspect | simulate | convert"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,8 @@ def inspect(
         reporter.warn(note)
     for problem in found["problems"]:
         reporter.warn(problem["problem"] + (f"\n  Try: {problem['hint']}" if problem["hint"] else ""))
+    if not found["problems"]:
+        reporter.say(f"next: pointcnn config init my.yaml --data {shlex.quote(str(file))}")
 
 
 @app.command()
@@ -70,7 +73,9 @@ def simulate(
     config = with_overrides(Config(data=DataConfig(simulate=SimulateConfig())), overrides)
     settings = config.data.simulate or SimulateConfig()
     write_samples(out, simulate_samples(settings), force=force)
-    ConsoleReporter().say(f"wrote {settings.windows} simulated windows of {settings.subjects} subjects to {out}")
+    reporter = ConsoleReporter()
+    reporter.say(f"wrote {settings.windows} simulated windows of {settings.subjects} subjects to {out}")
+    reporter.say(f"next: pointcnn config init my.yaml --data {shlex.quote(str(out))}")
 
 
 @app.command()
@@ -107,3 +112,4 @@ def convert(
         reporter.warn(note)
     counts = ", ".join(f"{name} {rows}" for name, rows in zip(summary.classes, summary.class_rows, strict=True))
     reporter.say(f"wrote {summary.rows} rows of {summary.groups} groups to {out}: {counts}")
+    reporter.say(f"next: pointcnn config init my.yaml --data {shlex.quote(str(out))}")
