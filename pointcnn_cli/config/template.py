@@ -2,11 +2,12 @@
 
 import textwrap
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
 from pointcnn_cli.config.load import dump_value
+from pointcnn_cli.config.reference import find_section
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.config.wording import describe_expected
 
@@ -46,7 +47,7 @@ def _render_section(
 ) -> Iterator[str]:
     """The keys of a section, each after its sentence and what it takes."""
     for key, field in section.model_fields.items():
-        path, inner = (*at, key), _find_section(field.annotation)
+        path, inner = (*at, key), find_section(field.annotation)
         about = " ".join((field.description or "").split())
         if inner is None:
             yield from render_comment(f"{about} Takes {describe_expected(path)}.".lstrip(), indent)
@@ -61,9 +62,3 @@ def _render_section(
             for line in _render_section(inner, path, values, "  "):
                 yield f"{indent}# {line}"
             yield render_key(key, None, indent)
-
-
-def _find_section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, maybe beside null."""
-    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
-    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
