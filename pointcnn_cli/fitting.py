@@ -107,7 +107,7 @@ class Fit:
             left = self.config.train.epochs - first + 1
             if seconds is not None and left > 0:
                 most = "at most " if self.config.train.early_stopping else ""
-                reporter.say(f"this takes {most}about {describe_duration(seconds * left)}")
+                reporter.say(f"this takes {most}about {describe_duration(max(seconds * left, 1))}")
             reporter.start_training(first, self.config.train.epochs, self.steps)
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():

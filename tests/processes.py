@@ -56,7 +56,8 @@ def in_terminal(*arguments: object, columns: int = 60, encoding: str = "utf-8", 
     """Run pointcnn with stdout and stderr on a terminal of so many columns; its exit code and all that was shown."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    dropped = ("COLUMNS", "LINES", "NO_COLOR", "TF_CPP_MIN_LOG_LEVEL")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
     environment = {**kept, "TERM": "xterm", "PYTHONIOENCODING": encoding, **variables}
     process = start(*arguments, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)

@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT
 from processes import end, pointcnn, start, wait_for
 
+from pointcnn_cli.cli.console import print_table
+from pointcnn_cli.cli.doctor import build_table
 from pointcnn_cli.doctor import selftest
 from pointcnn_cli.doctor.gpus import explain_no_gpu
 from pointcnn_cli.doctor.machine import describe_cpu, describe_disk, lacks_avx
@@ -137,7 +139,7 @@ def test_equal_arrays_pass_and_a_single_bit_fails():
 
 
 @pytest.mark.slow
-def test_doctor_prints_one_json_document_and_leaves_nothing_behind(tmp_path):
+def test_doctor_prints_one_json_document_and_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
     temporary, work = tmp_path / "temporary", tmp_path / "work"
     temporary.mkdir()
     work.mkdir()
@@ -155,6 +157,13 @@ def test_doctor_prints_one_json_document_and_leaves_nothing_behind(tmp_path):
     assert "CPU" in kinds
     assert ("GPU" in kinds) == (document["devices"]["no_gpu_because"] is None)
     assert os.listdir(temporary) == os.listdir(work) == []
+
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(build_table(document))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 60
+    for fact in (document["versions"]["tensorflow"], document["versions"]["hdf5"], "oneDNN on", "passed in"):
+        assert fact in shown
 
 
 def test_a_doctor_that_is_stopped_leaves_nothing_behind(tmp_path):

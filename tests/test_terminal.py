@@ -7,7 +7,6 @@ import re
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT
 from hdf5_files import write_file
 from processes import in_terminal, pointcnn, settings
 from test_architecture import run_python
@@ -191,12 +190,3 @@ def test_a_run_is_looked_at_on_a_narrow_terminal_in_windows_1252(command, traine
             assert f"{row['recall']:.3f}" in list_numbers(text)
     if command == "predict":
         assert "96/96" in text  # the bar came to its end
-
-
-@pytest.mark.slow
-def test_doctor_fits_a_narrow_terminal_in_windows_1252():
-    code, text = in_terminal("doctor", encoding="cp1252", NO_COLOR="1", PYTHONPATH=str(ROOT))
-    assert code == 0, text
-    check_fits(text)
-    assert not COLOURS.search(text)
-    assert "all is well" in text

@@ -110,7 +110,7 @@ class ConsoleReporter(Reporter):
             return
         self._busy = True
         try:
-            with self._console.status(f"{text} ...", spinner="line"):
+            with self._console.status(f"{text} ...", spinner="line", refresh_per_second=4):
                 yield
         finally:
             self._busy = False

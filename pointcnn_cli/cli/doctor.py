@@ -27,7 +27,7 @@ def doctor(json: JsonOption = False) -> None:
     if json:
         print_json(document)
     else:
-        print_table(_build_table(document))
+        print_table(build_table(document))
     for warning in document["warnings"]:
         reporter.warn(warning["problem"] + (f"\n  Try: {warning['hint']}" if warning["hint"] else ""))
     if error is not None:
@@ -35,7 +35,8 @@ def doctor(json: JsonOption = False) -> None:
     reporter.say("all is well")
 
 
-def _build_table(document: dict[str, Any]) -> Table:
+def build_table(document: dict[str, Any]) -> Table:
+    """What `doctor.examine` found, for a person."""
     table = Table(show_header=False)
     for name, fact in _list_facts(document):
         table.add_row(Text(name), Text(fact))
