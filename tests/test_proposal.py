@@ -204,3 +204,16 @@ def test_what_is_proposed_can_be_trained(make, tmp_path):
     run("config", "init", tmp_path / "my.yaml", "--data", path)
     result = run("train", tmp_path / "my.yaml", "--set", "train.epochs=1", "--output", tmp_path / "run")
     assert result.stdout.splitlines()[-1] == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (np.arange(96) % 3 - 1, "must not be negative"),
+        (np.arange(90) % 3, "labels has 90 rows, the channels have 96"),
+        (np.zeros(96, int), "one class only"),
+        (np.linspace(0, 1, 96), "must be whole numbers"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_told_with_the_reason(values, named, make, tmp_path):
+    assert named in " ".join(propose(make(label=None, labels=values, quality=np.arange(96) % 2), tmp_path, code=6).split())

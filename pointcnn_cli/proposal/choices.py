@@ -122,8 +122,8 @@ def choose_labels(survey: Survey, rows: int, wanted: DataConfig) -> Choice:
         alternatives = (f"Its name is the nearest; it could also be: {', '.join(others)}.",) if others else ()
         return Choice((named[0].name,), ("Found by its name.", *alternatives))
     unnamed = [c for c in columns if _may_be_label(c, rows)]
-    if not unnamed:
-        raise DataError(_describe_no_labels(survey, rows), "name it: --set data.labels=NAME")
+    if not unnamed or any(rank_name(c.name, LABEL_WORDS) is not None for c in survey.columns):
+        raise _refuse_labels(survey, rows)
     unnamed.sort(key=lambda c: (not c.declared, len(c.labels.used_names()) if c.labels else 0))
     others = [c.name for c in unnamed[1:]]
     reason = "Assumed: no name says label, and it has one value a row, of which there are few."
@@ -136,13 +136,27 @@ def _may_be_label(column: ColumnCandidate, rows: int) -> bool:
     return column.declared or (rank_name(column.name, taken) is None and classes <= min(MOST_CLASSES, rows // 2))
 
 
-def _describe_no_labels(survey: Survey, rows: int) -> str:
-    columns = [c.name for c in survey.columns][:MOST_LISTED]
-    there = f"with one value a row there are: {', '.join(columns)}" if columns else "there is no such dataset"
-    return (
-        f"{survey.path}: no dataset can be recognised as labels ({rows} whole numbers or texts, or one-hot, of "
-        f"at least two classes); {there}"
+def _refuse_labels(survey: Survey, rows: int) -> DataError:
+    """Why none of the columns can be the labels, those whose names say that they are first."""
+    named = [column for column in survey.columns if rank_name(column.name, LABEL_WORDS) is not None]
+    reasons = [_object(column, rows) for column in named]
+    hints = [column.objection.hint for column in named if column.objection and column.objection.hint]
+    others = [column.name for column in survey.columns if column.rows == rows and column not in named]
+    if others:
+        reasons.append(f"with one value a row there are: {', '.join(others[:MOST_LISTED])}")
+    return DataError(
+        f"{survey.path}: no dataset can be taken as labels ({rows} whole numbers or texts, or one-hot, of at least two "
+        f"classes); {'; '.join(reasons) or 'there is no dataset with one value a row'}",
+        "\n".join([*hints, "if there are labels under another name, say so: --set data.labels=NAME"]),
     )
+
+
+def _object(column: ColumnCandidate, rows: int) -> str:
+    if column.objection is not None:
+        return f"{column.name}: {column.objection.what}"
+    if column.rows != rows:
+        return f"{column.name} has {column.rows} rows, the channels have {rows}"
+    return f"{column.name} holds one class only"
 
 
 def choose_groups(survey: Survey, rows: int, labels: str, wanted: DataConfig) -> tuple[Choice | None, tuple[str, ...]]:

@@ -39,6 +39,8 @@ class ColumnCandidate:
     """As groups; None where it cannot be that."""
     declared: bool
     """Whether the file itself says that these are classes: by an attribute, or one-hot columns."""
+    objection: Problem | None = None
+    """Why it cannot be labels."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,13 @@ def _may_be_column(found: Found, where: str, handle: h5py.File) -> bool:
 
 
 def _read_column(found: Found, where: str, handle: h5py.File) -> list[ColumnCandidate]:
-    """The dataset as labels and as groups; nothing where it is neither."""
+    """The dataset as labels and as groups, neither of which it may be."""
     dataset, file_bytes = found.dataset, handle.id.get_filesize()
     if dataset is None or not 1 <= len(dataset.shape) <= 2:
         return []
     labels = read_labels(dataset, where, None, file_bytes)
     groups = read_groups(dataset, where, None, file_bytes)
+    objection = None if isinstance(labels, Coded) else labels[0]
     labels, groups = (column if isinstance(column, Coded) else None for column in (labels, groups))
-    if labels is None and groups is None:
-        return []
-    return [ColumnCandidate(found.name, int(dataset.shape[0]), labels, groups, bool(labels and labels.declared))]
+    rows, declared = int(dataset.shape[0]), bool(labels and labels.declared)
+    return [ColumnCandidate(found.name, rows, labels, groups, declared, objection)]
