@@ -201,12 +201,20 @@ class StreamedFeed:
 
 
 def estimate_epoch(
-    feed: ResidentFeed, trainer: keras.Model, epoch: int, check: Callable[[], None], steps: int, validation_share: float
-) -> float:
+    feed: ResidentFeed | StreamedFeed,
+    trainer: keras.Model,
+    epoch: int,
+    check: Callable[[], None],
+    steps: int,
+    validation_share: float,
+) -> float | None:
     """Seconds that an epoch of `steps` steps will take, from a few of them; to be called once a step was compiled.
 
-    `validation_share` is the number of validation rows for each training row. May be wrong by a factor of two.
+    `validation_share` is the number of validation rows for each training row. May be wrong by a factor of two. None for
+    a stream, which would have to read its first rows once more for this.
     """
+    if isinstance(feed, StreamedFeed):
+        return None
     count = min(steps, TIMED_STEPS)
     started = time.monotonic()
     feed.fit(trainer, epoch, [], check, steps=count)

@@ -104,10 +104,9 @@ class Fit:
                 reporter.waiting("trying one batch"),
             ):
                 seconds = self._try_one_batch(first, check)
-            left = self.config.train.epochs - first + 1
-            if seconds is not None and left > 0:
-                most = "at most " if self.config.train.early_stopping else ""
-                reporter.say(f"this takes {most}about {describe_duration(max(seconds * left, 1))}")
+            if seconds is not None:
+                left = seconds * (self.config.train.epochs - first + 1)
+                reporter.say(f"this takes about {describe_duration(max(left, 1))}")
             reporter.start_training(first, self.config.train.epochs, self.steps)
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():
@@ -162,17 +161,15 @@ class Fit:
     def _try_one_batch(self, epoch: int, check: Callable[[], None]) -> float | None:
         """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch.
 
-        About how many seconds an epoch will take; None for a stream, whose first rows would be read once more for it.
+        About how many seconds an epoch will take; None where that is not known.
         """
         variables = [*self.model.variables, *self.trainer.optimizer.variables]
         before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
         loss = self._feed.fit(self.trainer, epoch, [], check, steps=1)["loss"]
         if not math.isfinite(loss):
             raise self._explain_divergence(epoch, 1)
-        seconds = None
-        if isinstance(self._feed, ResidentFeed):
-            share = len(self.validation.labels) / len(self.train.labels)
-            seconds = estimate_epoch(self._feed, self.trainer, epoch, check, self.steps, share)
+        share = len(self.validation.labels) / len(self.train.labels)
+        seconds = estimate_epoch(self._feed, self.trainer, epoch, check, self.steps, share)
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
         return seconds

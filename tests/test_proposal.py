@@ -216,4 +216,5 @@ def test_what_is_proposed_can_be_trained(make, tmp_path):
     ],
 )
 def test_labels_that_cannot_be_used_are_told_with_the_reason(values, named, make, tmp_path):
-    assert named in " ".join(propose(make(label=None, labels=values, quality=np.arange(96) % 2), tmp_path, code=6).split())
+    path = make(label=None, labels=values, quality=np.arange(96) % 2)
+    assert named in " ".join(propose(path, tmp_path, code=6).split())
