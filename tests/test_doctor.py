@@ -162,8 +162,9 @@ def test_doctor_prints_one_json_document_and_leaves_nothing_behind(tmp_path, cap
     print_table(build_table(document))
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 60
+    words = " ".join(shown.replace("│", " ").split())
     for fact in (document["versions"]["tensorflow"], document["versions"]["hdf5"], "oneDNN on", "passed in"):
-        assert fact in shown
+        assert fact in words
 
 
 def test_a_doctor_that_is_stopped_leaves_nothing_behind(tmp_path):

@@ -1,5 +1,6 @@
 """What was probably meant by an option or a command that is not there."""
 
+from collections.abc import Mapping
 from typing import Any
 
 GLOBAL_OPTIONS = ("-q", "--quiet", "-v", "--verbose", "--debug", "--version")
@@ -23,7 +24,7 @@ def explain_option(error: Any) -> None:
             error.possibilities = None
 
 
-def explain_command(error: Any, wanted: str, commands: dict[str, Any]) -> None:
+def explain_command(error: Any, wanted: str, commands: Mapping[str, Any]) -> None:
     """Of an unknown command: that it belongs to a group. Changes the message."""
     groups = [name for name, command in commands.items() if wanted in getattr(command, "commands", {})]
     if groups:

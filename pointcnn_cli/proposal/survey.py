@@ -116,7 +116,14 @@ def _read_column(found: Found, where: str, handle: h5py.File) -> list[ColumnCand
         return []
     labels = read_labels(dataset, where, None, file_bytes)
     groups = read_groups(dataset, where, None, file_bytes)
-    objection = None if isinstance(labels, Coded) else labels[0]
-    labels, groups = (column if isinstance(column, Coded) else None for column in (labels, groups))
-    rows, declared = int(dataset.shape[0]), bool(labels and labels.declared)
-    return [ColumnCandidate(found.name, rows, labels, groups, declared, objection)]
+    usable = labels if isinstance(labels, Coded) else None
+    return [
+        ColumnCandidate(
+            found.name,
+            rows=int(dataset.shape[0]),
+            labels=usable,
+            groups=groups if isinstance(groups, Coded) else None,
+            declared=usable is not None and usable.declared,
+            objection=None if isinstance(labels, Coded) else labels[0],
+        )
+    ]
