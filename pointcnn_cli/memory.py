@@ -28,6 +28,7 @@ REFUSED_SHARE = 0.75
 measured peak by 17 % at most (in the smallest); with this share it may by 33 %."""
 SHORTAGES = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "Dst tensor is not initialized", "failed to allocate")
 """In the names and texts of TensorFlow's and XLA's errors when memory is short; the third: a copy to a full GPU."""
+MACHINE = "the memory of this machine"
 _UNITS = {
     f"{prefix}{kind}B": base**power
     for kind, base in (("", 1000), ("i", 1024))
@@ -121,7 +122,7 @@ def _list_system(root: Path) -> list[Available]:
     facts = _read_table(root / "proc/meminfo", 1024)
     if "MemAvailable" not in facts:
         return []
-    return [Available(facts["MemAvailable"] + facts.get("SwapFree", 0), "the memory of this machine")]
+    return [Available(facts["MemAvailable"] + facts.get("SwapFree", 0), MACHINE)]
 
 
 def _list_cgroups(root: Path) -> list[Available]:

@@ -13,10 +13,9 @@ from pointcnn_cli.cli.console import print_table
 from pointcnn_cli.cli.doctor import build_table
 from pointcnn_cli.doctor import selftest
 from pointcnn_cli.doctor.gpus import explain_no_gpu
-from pointcnn_cli.doctor.machine import describe_cpu, describe_disk, lacks_avx
+from pointcnn_cli.doctor.machine import describe_cpu, describe_disk, describe_memory, lacks_avx
 from pointcnn_cli.doctor.packages import list_packages
 from pointcnn_cli.errors import RunError
-from pointcnn_cli.memory import list_available
 
 CPUINFO = "processor\t: 0\nmodel name\t: Fast 9000\nflags\t\t: fpu sse2 avx avx2 fma\n\nprocessor\t: 1\n"
 
@@ -93,9 +92,11 @@ def test_memory_limits_are_all_listed(tmp_path):
     )
     (root / "sys/fs/cgroup/job/memory.max").write_text("2048000\n")
     (root / "sys/fs/cgroup/job/memory.current").write_text("48000\n")
-    found = {limit.limiter: limit.size for limit in list_available(root)}
+    found = {limit["limiter"]: limit["available"] for limit in describe_memory(root)}
     assert found["the memory of this machine"] == 4_096_000
     assert any("cgroup" in limiter and size == 2_000_000 for limiter, size in found.items())
+    (root / "sys/fs/cgroup/job/memory.max").write_text("9223372036854771712\n")  # as version 1 says "no limit"
+    assert not any("cgroup" in limit["limiter"] for limit in describe_memory(root))
 
 
 def test_a_folder_that_is_gone_is_no_disk(tmp_path):
@@ -170,7 +171,7 @@ def test_doctor_prints_one_json_document_and_leaves_nothing_behind(tmp_path, cap
 def test_a_doctor_that_is_stopped_leaves_nothing_behind(tmp_path):
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     process = start("doctor", env=environment)
-    wait_for(lambda: os.listdir(tmp_path), process)
+    wait_for(lambda: list(tmp_path.glob("pointcnn-doctor-*")), process)
     process.terminate()
     code, _ = end(process)
     assert code == 143

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pointcnn_cli.memory import list_available
+from pointcnn_cli.memory import MACHINE, list_available
 
 INSTRUCTIONS = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 """Of all that /proc/cpuinfo lists, those for which TensorFlow and oneDNN have kernels of their own."""
@@ -35,9 +35,12 @@ def lacks_avx(cpu: dict[str, Any]) -> bool:
 
 
 def describe_memory(root: Path = Path("/")) -> list[dict[str, Any]]:
-    """Bytes that may still be taken, by who limits them, the smallest first."""
-    limits = sorted(list_available(root), key=lambda available: available.size)
-    return [{"available": max(limit.size, 0), "limiter": limit.limiter} for limit in limits]
+    """Bytes that may still be taken, by who limits them, the smallest first; a limit above the memory of the machine,
+    as version 1 of cgroups states where there is none, limits nothing and is left out."""
+    limits = list_available(root)
+    most = next((limit.size for limit in limits if limit.limiter == MACHINE), None)
+    real = sorted((one for one in limits if most is None or one.size <= most), key=lambda one: one.size)
+    return [{"available": max(limit.size, 0), "limiter": limit.limiter} for limit in real]
 
 
 def describe_disk(folder: Path) -> dict[str, Any]:
