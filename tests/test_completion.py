@@ -32,7 +32,7 @@ def complete(line: str) -> tuple[list[str], set[str]]:
         ("pointcnn tr", ["train"]),
         ("pointcnn -q tr", ["train"]),
         ("pointcnn data sim", ["simulate"]),
-        ("pointcnn config ", ["init", "show", "validate", "schema"]),
+        ("pointcnn config in", ["init"]),
         ("pointcnn evaluate RUN --part val", ["validation"]),
         ("pointcnn train --res", ["--resume"]),
         ("pointcnn train my", []),  # bash then offers files
