@@ -218,3 +218,10 @@ def test_what_is_proposed_can_be_trained(make, tmp_path):
 def test_labels_that_cannot_be_used_are_told_with_the_reason(values, named, make, tmp_path):
     path = make(label=None, labels=values, quality=np.arange(96) % 2)
     assert named in " ".join(propose(path, tmp_path, code=6).split())
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r", "\x85", "\u2028"])
+def test_a_name_in_a_comment_cannot_end_it(ending, make, tmp_path, samples):
+    config, text = propose(make(**{f"spare{ending}seed: 7": samples.channels[1]}), tmp_path)
+    assert "spare" in text
+    assert config.seed == 0
