@@ -35,7 +35,7 @@ def evaluate_part(path: Path, part: str, overrides: Sequence[str], reporter: Rep
             raise RunError(f"{path}: the run has no {part} part", "train with split.test_fraction to keep one aside")
         reporter.say(f"scoring the {part} part: {len(rows)} rows")
         selected = part == "validation" and loaded.config.train.selects_on_validation
-        return score_loaded(loaded, source, rows, selected).metrics
+        return score_loaded(loaded, source, rows, selected, reporter).metrics
 
 
 def evaluate_files(path: Path, files: Sequence[Path], overrides: Sequence[str], reporter: Reporter) -> dict[str, Any]:
@@ -50,18 +50,21 @@ def evaluate_files(path: Path, files: Sequence[Path], overrides: Sequence[str], 
             reporter.warn("these are the rows that the run was trained on; --part validation scores those it was not")
         rows = np.arange(source.index.rows)
         reporter.say(f"scoring all {len(rows)} rows of {', '.join(span.path for span in source.index.files)}")
-        return score_loaded(loaded, source, rows, False).metrics
+        return score_loaded(loaded, source, rows, False, reporter).metrics
 
 
-def score_loaded(loaded: LoadedRun, source: Source, rows: NDArray[np.int64], selected: bool) -> "Scored":
+def score_loaded(
+    loaded: LoadedRun, source: Source, rows: NDArray[np.int64], selected: bool, reporter: Reporter
+) -> "Scored":
     """Predict and score `rows` of `source` with the weights that a run stands for; `selected` says whether they were
     chosen on these rows. Raises RunError without a whole checkpoint, DataError for rows that do not fit the run."""
     check_shapes(source.index, loaded.manifest)
     trained = read_trained_classes(loaded.run.split, loaded.classes)
-    model, epoch = loaded.build_model()
+    with reporter.waiting("starting TensorFlow"):
+        model, epoch = loaded.build_model()
     from pointcnn_cli.scoring import score_rows
 
     return score_rows(
         model, source, rows, source.index, rows,
-        trained_classes=trained, epoch=epoch, selected_on_these_rows=selected,
+        trained_classes=trained, epoch=epoch, selected_on_these_rows=selected, reporter=reporter,
     )  # fmt: skip

@@ -19,13 +19,13 @@ from pointcnn_cli.callbacks import StepClock, StepWatch
 from pointcnn_cli.checkpoints import Arrays
 from pointcnn_cli.config.schema import Config, TrainConfig
 from pointcnn_cli.errors import RunError, TrainingError
-from pointcnn_cli.feeding import PartRows, ResidentFeed, StreamedFeed
+from pointcnn_cli.feeding import PartRows, ResidentFeed, StreamedFeed, estimate_epoch
 from pointcnn_cli.hdf5.samples import DataIndex
 from pointcnn_cli.history import HistoryRow, describe_stuck, find_best_epoch, is_stuck
 from pointcnn_cli.memory import FREE_MEMORY, explain_shortage, suggest_batch
 from pointcnn_cli.metrics import compute_log_loss
 from pointcnn_cli.models import assign_weights, build_model, read_weights
-from pointcnn_cli.reporting import Reporter
+from pointcnn_cli.reporting import Reporter, describe_duration
 from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.signals import StopRequest
 from pointcnn_cli.splits.parts import compute_chance
@@ -92,7 +92,6 @@ class Fit:
         """Train the epochs that are left, saving each, and call `after_epoch` then. Raises Interrupted and
         TrainingError; what was saved stays."""
         first = len(self.history) + 1
-        reporter.start_training(first, self.config.train.epochs, self.steps)
         hint = f"continue with: {run.resume_command}"
         watch = StepWatch(reporter, stop, hint, self._explain_divergence)
         check = partial(stop.check, hint)
@@ -100,8 +99,14 @@ class Fit:
         chance = self._compute_chance()
         was_stuck = is_stuck(self.history, chance)
         try:
-            with explain_shortage(f"trying a batch of {size} rows", suggest_batch(size)):
-                self._try_one_batch(first, check)
+            with (
+                explain_shortage(f"trying a batch of {size} rows", suggest_batch(size)),
+                reporter.waiting("trying one batch"),
+            ):
+                seconds = self._try_one_batch(first, check)
+            if seconds is not None:
+                reporter.say(f"this takes about {describe_duration(seconds * (self.config.train.epochs - first + 1))}")
+            reporter.start_training(first, self.config.train.epochs, self.steps)
             for epoch in range(first, self.config.train.epochs + 1):
                 if self._is_exhausted():
                     reporter.say(f"stopped early: no better {self.config.train.monitor} since epoch {self.best_epoch}")
@@ -152,15 +157,19 @@ class Fit:
         if self.best_epoch == epoch:
             self.best = weights
 
-    def _try_one_batch(self, epoch: int, check: Callable[[], None]) -> None:
-        """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch."""
+    def _try_one_batch(self, epoch: int, check: Callable[[], None]) -> float | None:
+        """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch. Gives the
+        seconds that an epoch will take, as far as known."""
         variables = [*self.model.variables, *self.trainer.optimizer.variables]
         before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
         loss = self._feed.fit(self.trainer, epoch, [], check, steps=1)["loss"]
         if not math.isfinite(loss):
             raise self._explain_divergence(epoch, 1)
+        share = len(self.validation.labels) / len(self.train.labels)
+        seconds = estimate_epoch(self._feed, self.trainer, epoch, check, self.steps, share)
         for variable, value in zip(variables, before, strict=True):
             variable.assign(value)
+        return seconds
 
     def _is_exhausted(self) -> bool:
         """Whether early stopping says that enough epochs have passed without improvement."""

@@ -28,6 +28,7 @@ REFUSED_SHARE = 0.75
 measured peak by 17 % at most (in the smallest); with this share it may by 33 %."""
 SHORTAGES = ("ResourceExhausted", "RESOURCE_EXHAUSTED", "Dst tensor is not initialized", "failed to allocate")
 """In the names and texts of TensorFlow's and XLA's errors when memory is short; the third: a copy to a full GPU."""
+MACHINE = "the memory of this machine"
 _UNITS = {
     f"{prefix}{kind}B": base**power
     for kind, base in (("", 1000), ("i", 1024))
@@ -108,8 +109,12 @@ def find_available(root: Path = Path("/")) -> Available | None:
     Swap counts as memory, and so does what the kernel caches of files: both give way before a process is killed.
     `root` is where /proc and /sys are, for tests.
     """
-    found = [*_list_system(root), *_list_cgroups(root), *_list_process_limits(root)]
-    return min(found, key=lambda available: available.size, default=None)
+    return min(list_available(root), key=lambda available: available.size, default=None)
+
+
+def list_available(root: Path = Path("/")) -> list[Available]:
+    """What each of them leaves: the system, the cgroups, the process limits; see `find_available`."""
+    return [*_list_system(root), *_list_cgroups(root), *_list_process_limits(root)]
 
 
 def _list_system(root: Path) -> list[Available]:
@@ -117,7 +122,7 @@ def _list_system(root: Path) -> list[Available]:
     facts = _read_table(root / "proc/meminfo", 1024)
     if "MemAvailable" not in facts:
         return []
-    return [Available(facts["MemAvailable"] + facts.get("SwapFree", 0), "the memory of this machine")]
+    return [Available(facts["MemAvailable"] + facts.get("SwapFree", 0), MACHINE)]
 
 
 def _list_cgroups(root: Path) -> list[Available]:

@@ -1,6 +1,6 @@
 """A trained run brought back to life, and its predictions for files, block by block."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ def check_shapes(index: DataIndex, manifest: dict[str, Any]) -> None:
 
 def predict_files(
     loaded: LoadedRun, files: Sequence[Path], overrides: Sequence[str], reporter: Reporter
-) -> Iterator[Predictions]:
+) -> Generator[Predictions]:
     """Predictions of all rows of `files`, block after block in file order; labels are not needed.
 
     Headers are checked before the model is built. Raises DataError for files that are malformed or do not fit the run.
@@ -97,9 +97,16 @@ def predict_files(
     config = with_files(loaded.config, files, overrides)
     with open_source(config.data, labels_required=False) as source:
         check_shapes(source.index, loaded.manifest)
-        model, epoch = loaded.build_model()
+        with reporter.waiting("starting TensorFlow"):
+            model, epoch = loaded.build_model()
         reporter.say(f"predicting {source.index.rows} rows with the weights of epoch {epoch}")
-        yield from predict_source(model, source)
+        reporter.start_rows(source.index.rows)
+        try:
+            for block in predict_source(model, source):
+                yield block
+                reporter.end_rows(len(block.probabilities))
+        finally:
+            reporter.end_prediction()
 
 
 def predict_source(model: "keras.Model", source: Source) -> Iterator[Predictions]:

@@ -1,5 +1,6 @@
 """What long work tells its caller while it runs. `cli/` shows it; tests and scripts may listen or stay silent."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,3 +31,25 @@ class Reporter:
 
     def end_training(self) -> None:
         """No more steps will come."""
+
+    def waiting(self, text: str) -> contextlib.AbstractContextManager[None]:
+        """Within the block nothing will be told for some seconds, while `text` is going on."""
+        return contextlib.nullcontext()
+
+    def start_rows(self, rows: int) -> None:
+        """So many rows are to be predicted."""
+
+    def end_rows(self, rows: int) -> None:
+        """So many more of them are done."""
+
+    def end_prediction(self) -> None:
+        """No more rows will come."""
+
+
+def describe_duration(seconds: float) -> str:
+    """A time for a message, in the two largest units that it has."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,5 +1,6 @@
 """Predictions of labelled rows, and their score."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from pointcnn_cli.batches import predict_rows
 from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.samples import DataIndex, Source
 from pointcnn_cli.metrics import compute_metrics
+from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.tables import Predictions
 
 if TYPE_CHECKING:
@@ -34,8 +36,9 @@ def score_rows(
     trained_classes: NDArray[np.int64],
     epoch: int,
     selected_on_these_rows: bool,
+    reporter: Reporter | None = None,
 ) -> Scored:
-    """Predict `rows` of `source` and compare with the labels that `index` has for them.
+    """Predict `rows` of `source`, telling `reporter` of it, and compare with the labels that `index` has for them.
 
     `numbers` are the numbers of these rows in `index`, where `source` holds only a part of it. Raises DataError
     without labels.
@@ -47,7 +50,7 @@ def score_rows(
         )
     labels = index.labels[numbers]
     groups = None if index.groups is None else index.groups[numbers]
-    probabilities = np.concatenate(list(predict_rows(model, source, rows)))
+    probabilities = np.concatenate(list(_predict(model, source, rows, reporter or Reporter())))
     metrics = compute_metrics(
         labels, probabilities, groups, index.classes, trained_classes,
         epoch=epoch, selected_on_these_rows=selected_on_these_rows,
@@ -62,6 +65,19 @@ def score_rows(
             groups=None if groups is None else [_name_group(index, int(g)) for g in groups],
         ),
     )
+
+
+def _predict(
+    model: "keras.Model", source: Source, rows: NDArray[np.int64], reporter: Reporter
+) -> Iterator[NDArray[np.float32]]:
+    """Probabilities block by block, and progress."""
+    reporter.start_rows(len(rows))
+    try:
+        for block in predict_rows(model, source, rows):
+            reporter.end_rows(len(block))
+            yield block
+    finally:
+        reporter.end_prediction()
 
 
 def _name_group(index: DataIndex, group: int) -> str:

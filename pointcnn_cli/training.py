@@ -55,6 +55,13 @@ class TrainedRun:
     run: RunDir
     metrics: dict[str, Any]
 
+    def describe_files(self) -> str:
+        """What was written, in words."""
+        return (
+            f"metrics.json (the score of epoch {self.metrics['epoch']}), predictions.csv ({self.metrics['n']} rows), "
+            "history.csv (the curves) and checkpoints/ (the weights)"
+        )
+
 
 def train(
     config: Config,
@@ -79,7 +86,8 @@ def train(
         for warning in inspect(config, source, split) if inspect else ():
             reporter.warn(warning)
         device = _start_keras(config, reporter)
-        fit = begin_fit(config, source, split, device, reporter)
+        with reporter.waiting("reading the rows"):
+            fit = begin_fit(config, source, split, device, reporter)
         config = fit.config  # with the limit of a stream, so that training from the run's config repeats it
         reporter.detail(fit.describe_layers())
         run = RunDir.create(
@@ -156,7 +164,8 @@ def _continue(
         check_fingerprint(source, manifest["data"])
         split = _describe(source.index, read_run_split(run.split, source.index.rows), reporter)
         device = _start_keras(config, reporter)
-        fit = continue_fit(config, source, split, device, Plan.restore(manifest.get("streaming")), reporter)
+        with reporter.waiting("reading the rows"):
+            fit = continue_fit(config, source, split, device, Plan.restore(manifest.get("streaming")), reporter)
         _restore(run, fit, found, reporter)
         if differing := compare_environments(manifest["environment"], describe_environment(device)):
             reporter.warn("not bit-identical to an uninterrupted run: " + "; ".join(differing))
@@ -185,7 +194,8 @@ def _check_class_weights(config: Config, index: DataIndex) -> None:
 
 def _start_keras(config: Config, reporter: Reporter) -> str:
     reporter.detail("importing TensorFlow")
-    import_keras()
+    with reporter.waiting("starting TensorFlow"):
+        import_keras()
     device = choose_device(config.train.device)
     if config.train.deterministic:
         enable_determinism()
@@ -224,6 +234,7 @@ def _restore(run: RunDir, fit: "Fit", found: SavedState | None, reporter: Report
 def _finish(run: RunDir, fit: "Fit", reporter: Reporter, tracking: Tracking) -> TrainedRun:
     """Train what is left, score the kept weights, and say in the manifest how it ended."""
     started = time.monotonic()
+    reporter.say(_describe_work(fit))
     try:
         with catch_stop_signals() as stop:
             tracking.start(run, fit.config, fit.history)
@@ -242,6 +253,19 @@ def _finish(run: RunDir, fit: "Fit", reporter: Reporter, tracking: Tracking) -> 
     )  # fmt: skip
     tracking.finish("finished")
     return TrainedRun(run, metrics)
+
+
+def _describe_work(fit: "Fit") -> str:
+    """What is about to happen, in a sentence."""
+    settings, done = fit.config.train, len(fit.history)
+    epochs = f"{settings.epochs} epochs" if not done else f"epochs {done + 1} to {settings.epochs}"
+    text = (
+        f"training {fit.config.model.name} ({fit.model.count_params():,} weights) on {len(fit.train.labels)} rows: "
+        f"{epochs} of {fit.steps} steps, each followed by {len(fit.validation.labels)} validation rows"
+    )
+    if settings.early_stopping is not None:
+        text += f"; ends earlier after {settings.early_stopping.patience} epochs without a better {settings.monitor}"
+    return text
 
 
 def _score(run: RunDir, fit: "Fit", stop: StopRequest) -> dict[str, Any]:

@@ -1,11 +1,16 @@
 """pointcnn in processes of its own: started, waited for, given faults; and what must hold of a run afterwards."""
 
+import contextlib
 import csv
+import fcntl
 import os
+import pty
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +50,25 @@ def pointcnn(*arguments: object, before: list[str] | None = None, **options) -> 
     done = subprocess.run(command, timeout=LIMIT, check=False, preexec_fn=reset_signals, **options)
     assert "Traceback" not in (done.stderr or "")
     return done
+
+
+def in_terminal(*arguments: object, columns: int = 60, encoding: str = "utf-8", **variables: str) -> tuple[int, str]:
+    """Run pointcnn with stdout and stderr on a terminal of so many columns; its exit code and all that was shown."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    dropped = ("COLUMNS", "LINES", "NO_COLOR", "TF_CPP_MIN_LOG_LEVEL")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    environment = {**kept, "TERM": "xterm", "PYTHONIOENCODING": encoding, **variables}
+    process = start(*arguments, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # which a terminal gives when the last one that writes to it has ended
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    text = shown.decode(encoding).replace("\r\n", "\n")
+    assert "Traceback" not in text
+    return process.wait(LIMIT), text
 
 
 def start(*arguments: object, before: list[str] | None = None, **options) -> subprocess.Popen[str]:

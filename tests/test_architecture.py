@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("callbacks", "scoring", "feeding", "tracking"),
     ("fitting", "loading", "training", "prediction"),
-    ("evaluation", "diagnose", "report", "comparison", "export"),
+    ("evaluation", "diagnose", "report", "comparison", "export", "doctor", "proposal"),
     ("cli", "__main__"),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

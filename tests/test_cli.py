@@ -353,3 +353,26 @@ def test_a_closed_pipe_ends_quietly(trained, simulated_file):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.startswith("index,file,predicted")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("train", BASE, "--epochs", "3"), "--set train.epochs=VALUE"),
+        (("train", BASE, "--lr", "3"), "--set train.learning_rate=VALUE"),
+        (("train", BASE, "--nonsense"), "No such option: --nonsense"),
+        (("doctor", "--epochs"), "No such option: --epochs"),
+        (("inspect", "x.h5"), "pointcnn data inspect"),
+        (("trian", "x.yaml"), "Did you mean 'train'"),
+    ],
+)
+def test_what_was_probably_meant_is_said(command, named):
+    assert named in " ".join(run(*command, code=2).stderr.replace("│", " ").split())
+
+
+def test_a_data_file_is_not_taken_for_a_config(simulated_file):
+    before = simulated_file.read_bytes()
+    assert "config init --data" in words(run("train", simulated_file, code=4).stderr)
+    result = run("config", "init", simulated_file, "--force", code=2)
+    assert f"pointcnn config init my.yaml --data {simulated_file}" in words(result.stderr)
+    assert simulated_file.read_bytes() == before

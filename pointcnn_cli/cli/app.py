@@ -2,6 +2,7 @@
 codes."""
 
 import contextlib
+import os
 import traceback
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -10,9 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from pointcnn_cli import __version__
-from pointcnn_cli.cli import compare, config, data, diagnose, evaluate, export, predict, report, train
+from pointcnn_cli.cli import compare, config, data, diagnose, doctor, evaluate, export, predict, report, train
 from pointcnn_cli.cli.console import SETTINGS, say_error
 from pointcnn_cli.cli.streams import STDOUT, discard, writing_result
+from pointcnn_cli.cli.usage import explain_command, explain_option
 from pointcnn_cli.errors import Interrupted, PointcnnError
 
 REPORT_BUG = (
@@ -28,6 +30,15 @@ class Commands(TyperGroup):
         """Read the arguments; --help and --version write to stdout here."""
         with _telling_failures(), writing_result():
             return super().make_context(*arguments, **options)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; where there is none, say which was probably meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            if _is_usage_error(error):
+                explain_command(error, args[0], self.commands)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -57,6 +68,7 @@ def _telling_failures() -> Iterator[None]:
         raise
     except Exception as error:
         if _is_usage_error(error):
+            explain_option(error)
             raise
         _show(error, f"unexpected {type(error).__name__}: {error}", REPORT_BUG)
         raise typer.Exit(1) from None
@@ -105,6 +117,8 @@ def options(
     Start with:  [bold]pointcnn train configs/base.yaml[/bold]
     """
     SETTINGS.quiet, SETTINGS.verbose, SETTINGS.debug = quiet, verbose, debug
+    if verbose:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")  # TensorFlow may speak; else it is kept quiet
 
 
 app.command()(train.train)
@@ -114,5 +128,6 @@ app.command()(diagnose.diagnose)
 app.command()(compare.compare)
 app.command()(report.report)
 app.command()(export.export)
+app.command()(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -1,5 +1,7 @@
-"""pointcnn config show | validate | schema | reference"""
+"""pointcnn config init | show | validate | schema | reference"""
 
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,9 +9,55 @@ import typer
 from pointcnn_cli.cli.console import ConsoleReporter, print_json
 from pointcnn_cli.cli.streams import print_bytes, read_stdin
 from pointcnn_cli.cli.train import JsonOption, SetOption
+from pointcnn_cli.errors import UsageError
 
-app = typer.Typer(help="Look at configs and check them.", no_args_is_help=True)
+app = typer.Typer(help="Write a config, look at it, check it.", no_args_is_help=True)
+CONFIG_SUFFIXES = (".yaml", ".yml")
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML config, or - for stdin.")]
+
+
+@app.command()
+def init(
+    out: Annotated[str, typer.Argument(metavar="[OUT]", help="The YAML file to write, or - for stdout.")] = "-",
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", metavar="FILE", help="Write it for this HDF5 file; may be repeated.")
+    ] = None,
+    settings: SetOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Write a commented config: for a data file, or without --data a template of all keys.
+
+    Example:  [bold]pointcnn config init my_data.yaml --data my_data.h5[/bold]
+
+    Finds channels, labels and groups by their names, shapes and values, proposes split, augmentation, epochs and batch
+    size, and says in comments what it assumed and what else there was. A wrong guess is put right with
+    [bold]--set data.labels=NAME[/bold] (channels, groups). Nothing is asked.
+    """
+    from pointcnn_cli.cli.data import load_names
+    from pointcnn_cli.config.template import render_template
+    from pointcnn_cli.files import check_target, write_whole
+
+    if out != "-" and Path(out).suffix not in CONFIG_SUFFIXES:
+        raise UsageError(
+            f"{out}: the config to write must end in .yaml or .yml, so that no data file is taken for it",
+            f"pointcnn config init my.yaml --data {shlex.quote(out)}",
+        )
+    target = None if out == "-" else check_target(Path(out), force)
+    if data:
+        from pointcnn_cli.proposal import propose_config
+
+        text = propose_config([str(path) for path in data], load_names(settings))
+    elif settings:
+        raise UsageError("--set names datasets of a file, and there is none", "add --data FILE")
+    else:
+        text = render_template()
+    if target is None:
+        print_bytes(text.encode())
+        return
+    write_whole(target, text.encode(), force=force)
+    reporter = ConsoleReporter()
+    reporter.say(f"wrote {out}" + ("; read what it assumes" if data else ""))
+    reporter.say(f"next: pointcnn {'diagnose' if data else 'config validate'} {shlex.quote(out)}")
 
 
 @app.command()

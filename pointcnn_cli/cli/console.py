@@ -1,9 +1,10 @@
 """What a person sees: progress and messages on stderr, results on stdout."""
 
+import contextlib
 import errno
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from pointcnn_cli.cli.layout import print_fitting, wrap_words
 from pointcnn_cli.cli.streams import print_bytes, writing_result
-from pointcnn_cli.reporting import Reporter
+from pointcnn_cli.reporting import Reporter, describe_duration
+
+WIDE = 100  # columns of a terminal that has room for the scores beside the bar
 
 
 @dataclass
@@ -45,7 +49,7 @@ def say_error(message: str, hint: str | None, title: str = "Error") -> None:
     """One failure: what is wrong, and what to do next."""
     console = make_console()
     console.print(f"{title}:", style="bold red", end=" ")
-    console.print(message, markup=False)
+    console.print(_fit(console, message, taken=len(title) + 2), markup=False)
     if hint:
         console.print("Try:", style="bold", end=" ")
         console.print(hint, markup=False)
@@ -65,7 +69,7 @@ def print_json(document: Any) -> None:
 def print_table(table: Table) -> None:
     """A table on stdout. Raises OutputError."""
     with writing_result():
-        make_console(stderr=False).print(table)
+        print_fitting(make_console(stderr=False), table)
 
 
 class ConsoleReporter(Reporter):
@@ -73,8 +77,10 @@ class ConsoleReporter(Reporter):
 
     def __init__(self) -> None:
         self._console = make_console()
+        self._animated = self._console.is_terminal and not self._console.is_dumb_terminal and not SETTINGS.quiet
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._busy = False
+        self._task = TaskID(0)
         self._epochs = 0
         self._first_epoch = 1
         self._steps = 1
@@ -83,7 +89,7 @@ class ConsoleReporter(Reporter):
 
     def say(self, text: str) -> None:
         if not SETTINGS.quiet:
-            self._console.print(text, markup=False)
+            self._console.print(_fit(self._console, text), markup=False)
 
     def detail(self, text: str) -> None:
         if SETTINGS.verbose:
@@ -91,27 +97,37 @@ class ConsoleReporter(Reporter):
 
     def warn(self, text: str) -> None:
         self._console.print("Warning:", style="bold yellow", end=" ")
-        self._console.print(text, markup=False)
+        self._console.print(_fit(self._console, text, taken=len("Warning: ")), markup=False)
 
     def show_split(self, parts: list[dict[str, Any]]) -> None:
         if not SETTINGS.quiet:
-            self._console.print(split_table(parts))
+            print_fitting(self._console, split_table(parts))
+
+    @contextlib.contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        if not self._animated or self._busy or self._progress is not None or SETTINGS.verbose:
+            yield
+            return
+        self._busy = True
+        try:
+            with self._console.status(f"{text} ...", spinner="line", refresh_per_second=4):
+                yield
+        finally:
+            self._busy = False
 
     def start_training(self, first_epoch: int, epochs: int, steps: int) -> None:
         self._first_epoch, self._epochs, self._steps = first_epoch, epochs, steps
         self._started = time.monotonic()
-        self.say(f"training: {epochs - first_epoch + 1} epochs of {steps} steps")
-        if self._console.is_terminal and not SETTINGS.quiet:
-            self._progress = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-                TextColumn("{task.fields[scores]}"), TimeRemainingColumn(), console=self._console,
-            )  # fmt: skip
-            total = (epochs - first_epoch + 1) * steps
-            self._task = self._progress.add_task(f"epoch {first_epoch}/{epochs}", total=total, scores="")
-            self._progress.start()
+        if not self._animated:
+            return
+        columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
+        if self._console.width >= WIDE:
+            columns.append(TextColumn("{task.fields[scores]}"))
+        total = (epochs - first_epoch + 1) * steps
+        self._start_bar(columns, f"epoch {first_epoch}/{epochs}", total)
 
     def end_step(self, epoch: int, step: int, logs: Mapping[str, float]) -> None:
-        if self._progress is not None and self._task is not None:
+        if self._progress is not None:
             self._progress.update(
                 self._task,
                 description=f"epoch {epoch}/{self._epochs}",
@@ -127,13 +143,38 @@ class ConsoleReporter(Reporter):
         self.say(
             f"epoch {epoch}/{self._epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:.3f}  "
             f"validation loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.3f}  "
-            f"best epoch {best_epoch}  {row['seconds']:.1f} s, {_format_time(left)} left"
+            f"best epoch {best_epoch}  {row['seconds']:.1f} s, {describe_duration(left)} left"
         )
 
     def end_training(self) -> None:
+        self._stop_bar()
+
+    def start_rows(self, rows: int) -> None:
+        if self._animated and self._progress is None:
+            columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn()]
+            self._start_bar(columns, "rows", rows)
+
+    def end_rows(self, rows: int) -> None:
+        if self._progress is not None:
+            self._progress.advance(self._task, rows)
+
+    def end_prediction(self) -> None:
+        self._stop_bar()
+
+    def _start_bar(self, columns: list[Any], description: str, total: int) -> None:
+        self._progress = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
+        self._task = self._progress.add_task(description, total=total, scores="")
+        self._progress.start()
+
+    def _stop_bar(self) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _fit(console: Console, text: str, taken: int = 0) -> str:
+    """`text` broken between words on a terminal; elsewhere as it is, for other tools."""
+    return wrap_words(text, console.width, taken) if console.is_terminal else text
 
 
 def split_table(parts: list[dict[str, Any]]) -> Table:
@@ -174,8 +215,3 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         lines.append("the weights were chosen on these rows, so the score is somewhat too good")
     table.caption, table.caption_justify = "\n".join(lines), "left"
     return table
-
-
-def _format_time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,5 +1,6 @@
 """pointcnn data inspect | simulate | convert"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ app = typer.Typer(help="Look at data files, make one, or bring data in.", no_arg
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
 
-def _load_names(settings: list[str] | None) -> Any:
+def load_names(settings: list[str] | None) -> Any:
     """The `data` section with `--set data.*` on top, for the names of datasets in it."""
     from pointcnn_cli.config.load import with_overrides
     from pointcnn_cli.config.schema import Config, DataConfig
@@ -37,7 +38,7 @@ def inspect(
     """
     from pointcnn_cli.hdf5.inspect import inspect_file
 
-    names, reporter = _load_names(settings), ConsoleReporter()
+    names, reporter = load_names(settings), ConsoleReporter()
     if plot is not None:
         from pointcnn_cli.report.samples import check_plot, write_samples_plot
 
@@ -54,6 +55,8 @@ def inspect(
         reporter.warn(note)
     for problem in found["problems"]:
         reporter.warn(problem["problem"] + (f"\n  Try: {problem['hint']}" if problem["hint"] else ""))
+    if not found["problems"]:
+        reporter.say(f"next: pointcnn config init my.yaml --data {shlex.quote(str(file))}")
 
 
 @app.command()
@@ -80,7 +83,9 @@ def simulate(
     config = with_overrides(Config(data=DataConfig(simulate=SimulateConfig())), overrides)
     settings = config.data.simulate or SimulateConfig()
     write_samples(out, simulate_samples(settings), force=force)
-    ConsoleReporter().say(f"wrote {settings.windows} simulated windows of {settings.subjects} subjects to {out}")
+    reporter = ConsoleReporter()
+    reporter.say(f"wrote {settings.windows} simulated windows of {settings.subjects} subjects to {out}")
+    reporter.say(f"next: pointcnn config init my.yaml --data {shlex.quote(str(out))}")
 
 
 @app.command()
@@ -107,7 +112,7 @@ def convert(
     """
     from pointcnn_cli.convert.files import convert_files
 
-    names = _load_names(settings)
+    names = load_names(settings)
     summary = convert_files(
         inputs, out, channel_names=names.channels, labels_name=names.labels, groups_name=names.groups,
         points=points, frames=frames, stride=stride, force=force,
@@ -117,3 +122,4 @@ def convert(
         reporter.warn(note)
     counts = ", ".join(f"{name} {rows}" for name, rows in zip(summary.classes, summary.class_rows, strict=True))
     reporter.say(f"wrote {summary.rows} rows of {summary.groups} groups to {out}: {counts}")
+    reporter.say(f"next: pointcnn config init my.yaml --data {shlex.quote(str(out))}")

@@ -60,7 +60,7 @@ def diagnose(
 def print_diagnosis(diagnosis: "Diagnosis", target: str, overrides: Sequence[str], *, proved: bool) -> None:
     """The page for a person, on stdout: the cause first, then the evidence, then what to run next."""
     console = make_console(stderr=False)
-    console.print(_headline(diagnosis), style="bold", markup=False)
+    console.print(_headline(diagnosis), style="bold", markup=False, soft_wrap=not console.is_terminal)
     for finding in diagnosis.findings:
         if finding.verdict != "INCONCLUSIVE":
             _print_finding(console, finding)
@@ -82,7 +82,8 @@ def _headline(diagnosis: "Diagnosis") -> str:
 
 def _print_finding(console: Console, finding: "Finding") -> None:
     console.print()
-    console.print(Text.assemble((finding.verdict, STYLES[finding.verdict]), f"  {finding.code}  {finding.title}"))
+    title = Text.assemble((finding.verdict, STYLES[finding.verdict]), f"  {finding.code}  {finding.title}")
+    console.print(title, soft_wrap=not console.is_terminal)
     _print_paragraph(console, finding.measurement.sentence)
     numbers = _list_numbers(finding.measurement)
     if numbers:

@@ -17,16 +17,17 @@ def build_tables(found: dict[str, Any]) -> Iterator[Table]:
         yield _list_channels(found["channels"])
 
 
-def _start_table(title: str, *columns: str) -> Table:
-    """A table whose first column is text and whose others are numbers."""
+def _start_table(title: str, *columns: str, texts: tuple[int, ...] = (0,)) -> Table:
+    """A table whose columns are numbers but for those at `texts`."""
     table = Table(title=Text(title), title_justify="left", show_header=bool(columns))
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
+        table.add_column(column, justify="left" if i in texts else "right")
     return table
 
 
 def _list_datasets(found: dict[str, Any]) -> Table:
-    table = _start_table(f"{found['file']}, {found['size_bytes'] / 1e6:.1f} MB", "dataset", "shape", "type", "storage")
+    title = f"{found['file']}, {found['size_bytes'] / 1e6:.1f} MB"
+    table = _start_table(title, "dataset", "shape", "type", "storage", texts=(0, 2, 3))
     for one in found["datasets"]:
         shape = " x ".join(map(str, one["shape"])) if one.get("shape") is not None else ""
         cells = (one["name"], shape, str(one.get("dtype") or ""), str(one["note"] or one["compression"] or ""))
@@ -67,10 +68,10 @@ def _list_facts(found: dict[str, Any]) -> Table:
 
 
 def _list_channels(channels: list[dict[str, Any]]) -> Table:
-    table = _start_table("values over filled slots", "channel", "depth", "min", "max", "mean", "std", "NaN or infinite")
+    table = _start_table("values over filled slots", "channel", "depth", "min", "max", "mean", "std", "not finite")
     for channel in channels:
         for depth, values in enumerate(channel["filled"]):
             numbers = ["" if values[key] is None else f"{values[key]:.3f}" for key in ("min", "max", "mean", "std")]
             bad = f"{channel['non_finite_values']} in {channel['non_finite_rows']} rows" if depth == 0 else ""
-            table.add_row(Text(channel["name"] if depth == 0 else ""), str(depth), *numbers, bad)
+            table.add_row(Text(channel["name"]), str(depth), *numbers, bad)
     return table

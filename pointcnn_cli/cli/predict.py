@@ -1,5 +1,7 @@
 """pointcnn predict"""
 
+import contextlib
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -34,11 +36,14 @@ def predict(
         tables.choose_writer(output)
         check_target(output, force)
     loaded = prediction.load_run(run, reporter)
-    blocks = prediction.predict_files(loaded, files, settings or (), reporter)
-    if to_stdout:
-        with writing_result():
-            tables.write_csv(stdout, loaded.classes, blocks)
-            stdout.flush()
-        return
-    count = tables.write_predictions(output, loaded.classes, blocks, force=force)
+    # Closed at once when writing fails, so that the bar is gone before the message comes.
+    with contextlib.closing(prediction.predict_files(loaded, files, settings or (), reporter)) as blocks:
+        if to_stdout:
+            with writing_result():
+                tables.write_csv(stdout, loaded.classes, blocks)
+                stdout.flush()
+            return
+        count = tables.write_predictions(output, loaded.classes, blocks, force=force)
     reporter.say(f"wrote {count} predictions to {output}")
+    names = " ".join(f"--data {shlex.quote(str(file))}" for file in files)
+    reporter.say(f"next, if these rows have labels: pointcnn evaluate {shlex.quote(str(run))} {names}")

@@ -60,5 +60,9 @@ def train(
         print_json({**trained.metrics, "run": str(trained.run.path)})
         return
     print_table(metrics_table(trained.metrics))
-    reporter.say(f"next: pointcnn predict {shlex.quote(str(trained.run.path))} FILE --output predictions.csv")
+    run = shlex.quote(str(trained.run.path))
+    reporter.say(f"written: {trained.describe_files()}")
+    reporter.say(f"next: pointcnn diagnose {run}")
+    reporter.say(f"or: pointcnn evaluate {run} --data NEW_LABELLED_ROWS.h5")
+    reporter.say(f"or: pointcnn predict {run} NEW_ROWS.h5 --output predictions.csv")
     print_bytes(os.fsencode(trained.run.path) + b"\n")

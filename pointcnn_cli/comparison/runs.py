@@ -107,7 +107,7 @@ def score_run(
         with open_source(config.data, expected_classes=loaded.classes) as source:
             reporter.say(f"{name}: scoring {source.index.rows} rows with {path}")
             trained_here = _find_trained_rows(path, loaded, compute_fingerprint(source))
-            scored = score_loaded(loaded, source, np.arange(source.index.rows), selected=False)
+            scored = score_loaded(loaded, source, np.arange(source.index.rows), False, reporter)
     except PointcnnError as error:
         error.message = f"{path}: {error.message}"
         raise

@@ -89,6 +89,12 @@ def dump_config(config: Config) -> str:
     return str(text)
 
 
+def dump_value(value: Any) -> str:
+    """A value as it is written behind its key in YAML, on one line."""
+    text = yaml.dump(_to_plain(value), Dumper=_LineDumper, allow_unicode=True, width=sys.maxsize)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
 def config_json_schema() -> dict[str, Any]:
     """The JSON Schema of a config file, for editors and scripts."""
     schema = Config.model_json_schema()
@@ -123,7 +129,7 @@ def _hint_for_missing(path: Path) -> str:
         return f"Did you mean {' or '.join(str(neighbours[stem]) for stem in near)}?"
     if neighbours:
         return f"Configs nearby: {', '.join(str(file) for file in sorted(neighbours.values())[:10])}."
-    return "Write one for your data with `pointcnn config init FILE.h5`."
+    return "Write one for your data with `pointcnn config init my.yaml --data FILE.h5`."
 
 
 def _hint_for_directory(path: Path) -> str:
@@ -192,7 +198,21 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
+class _LineDumper(_Dumper):
+    """The same with everything on one line."""
+
+    def represent_line_list(self, items: list[Any]) -> yaml.Node:
+        """A list on one line, however long."""
+        return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+    def represent_line_dict(self, items: dict[str, Any]) -> yaml.Node:
+        """A mapping on one line."""
+        return self.represent_mapping("tag:yaml.org,2002:map", items, flow_style=True)
+
+
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"(?:{NUMBER.pattern})\Z"), list("-+.0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"(?:0o[0-7]+|0x[0-9a-fA-F]+)\Z"), ["0"])
 _Dumper.add_representer(str, _Dumper.represent_escaped)
 _Dumper.add_representer(list, _Dumper.represent_short_list)
+_LineDumper.add_representer(list, _LineDumper.represent_line_list)
+_LineDumper.add_representer(dict, _LineDumper.represent_line_dict)

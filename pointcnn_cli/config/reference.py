@@ -27,7 +27,7 @@ def describe_config() -> str:
 def _describe_section(section: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
     """A heading, a table of the plain keys, then the sections below."""
     fields: Mapping[str, FieldInfo] = section.model_fields
-    below = {name: model for name, info in fields.items() if (model := _find_section(info.annotation))}
+    below = {name: model for name, info in fields.items() if (model := find_section(info.annotation))}
     yield f"## {'`' + '.'.join(path) + '`' if path else 'Top level'}"
     yield ""
     yield _join(section.__doc__)
@@ -45,7 +45,7 @@ def _describe_section(section: type[BaseModel], path: tuple[str, ...]) -> Iterat
         yield from _describe_section(model, (*path, name))
 
 
-def _find_section(annotation: Any) -> type[BaseModel] | None:
+def find_section(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, also where it may be null."""
     for kind in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(kind, type) and issubclass(kind, BaseModel):

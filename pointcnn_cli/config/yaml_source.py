@@ -130,7 +130,8 @@ def _decode(source: bytes | str) -> str:
 
 def _decode_bytes(source: bytes) -> str:
     if source.startswith(b"\x89HDF\r\n"):
-        raise _Fault(Mark(1, 1), "this is an HDF5 file, not a YAML config; a config names it under data.path")
+        cure = "`pointcnn config init --data` writes one for it"
+        raise _Fault(Mark(1, 1), f"this is an HDF5 file, not a YAML config; {cure}")
     if source.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise _Fault(Mark(1, 1), "the text is UTF-16; save it as UTF-8")
     try:
