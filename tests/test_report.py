@@ -160,7 +160,7 @@ def test_hostile_names_are_shown_and_do_nothing(tmp_path):
 
 def test_many_classes_long_names_and_many_groups_fit(tmp_path):
     names = [f"activity number {number} of a very long list of them" for number in range(45)]
-    run = make_run(tmp_path / "run", write_people(tmp_path / "many.h5", names, rows=900, groups=450), accuracy=0.5)
+    run = make_run(tmp_path / "run", write_people(tmp_path / "many.h5", names, rows=450, groups=225), accuracy=0.5)
     page = write_page(run)
     assert run.report.stat().st_size < 2_000_000
     assert "(others)" in page.text
@@ -252,7 +252,7 @@ def test_a_class_without_validation_rows_has_dashes(tmp_path):
     counts = json.loads(run.split.read_text())["counts"]
     assert counts["validation"]["classes"]["c"] == 0
     page = write_page(run)
-    assert re.search(r"\bc 0 [\u2013]", page.text)
+    assert re.search(r"\bc 0 (\S+ ){0,4}\u2013", page.text)
 
 
 def test_a_run_that_ended_before_its_first_epoch_has_a_page_without_score(folder):

@@ -83,7 +83,8 @@ def _score_class(labels: Labels, predicted: Labels, groups: Groups, number: int,
         return compute_share((true & answered)[rows], None if groups is None else groups[rows])
 
     union = among(true | answered)
-    f1 = Share(union.rows, *(_jaccard_to_f1(v) for v in (union.value, union.low, union.high)), union.method)
+    value, low, high = (_jaccard_to_f1(share) for share in (union.value, union.low, union.high))
+    f1 = Share(union.rows, value, low, high, union.method)
     return ClassScore(name, among(answered), among(true), f1)
 
 

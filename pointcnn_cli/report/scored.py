@@ -67,16 +67,17 @@ def build_scored(
     weights, and `selected` says whether they were chosen on these rows."""
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[name] for name in predictions.labels or ()], dtype=np.int64)
-    names, groups = (), None
+    names: tuple[str, ...] = ()
+    groups = None
     if predictions.groups is not None:
-        names, groups = np.unique(np.array(predictions.groups, dtype=object), return_inverse=True)
-        groups = groups.astype(np.int64)
+        found, codes = np.unique(np.array(predictions.groups, dtype=object), return_inverse=True)
+        names, groups = tuple(map(str, found)), codes.astype(np.int64)
     probabilities = np.asarray(predictions.probabilities, dtype=np.float64)
     metrics = compute_metrics(
         labels, probabilities, groups, classes, trained, epoch=epoch, selected_on_these_rows=selected
     )
     return ScoredRows(
-        what, classes, predictions.numbers, labels, probabilities, groups, tuple(map(str, names)), predictions.files,
+        what, classes, predictions.numbers, labels, probabilities, groups, names, predictions.files,
         metrics,
     )  # fmt: skip
 
