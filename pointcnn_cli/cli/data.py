@@ -38,17 +38,22 @@ def inspect(
     """
     from pointcnn_cli.hdf5.inspect import inspect_file
 
-    names, reporter = load_names(settings), ConsoleReporter()
     if plot is not None:
         from pointcnn_cli.report.samples import check_plot, write_samples_plot
 
         check_plot(plot, force)
+    names, reporter = load_names(settings), ConsoleReporter()
     found = inspect_file(file, names)
-    if plot is not None:
-        reporter.say(f"drew {write_samples_plot(file, names, plot, force=force)} to {plot}")
     if json:
         print_json(found)
-        return
+    else:
+        _show(found, reporter)
+    if plot is not None:
+        reporter.say(f"drew {write_samples_plot(file, names, plot, force=force)} to {plot}")
+
+
+def _show(found: dict[str, Any], reporter: ConsoleReporter) -> None:
+    """What was found, as tables on stdout; what is unusual or wrong, on stderr."""
     for table in build_tables(found):
         print_table(table)
     for note in found["notes"]:

@@ -59,7 +59,7 @@ def drawing_style() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _list_settings() -> dict[str, Any]:
+def _list_settings() -> dict[Any, Any]:
     ink, soft, line = light("ink"), light("soft"), light("line")
     return {
         "figure.dpi": PIXELS_PER_INCH, "font.size": FONT_SIZE, "font.family": "DejaVu Sans",

@@ -118,9 +118,10 @@ def choose_mistakes(
     wrong = np.flatnonzero(labels != predicted)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
     seen: set[tuple[int, ...]] = set()
-    first, again = [], []
+    first: list[int] = []
+    again: list[int] = []
     for place in wrong:
         kind = (int(labels[place]), int(predicted[place]), -1 if units is None else int(units[place]))
-        (again if kind in seen and units is not None else first).append(place)
+        (again if kind in seen and units is not None else first).append(int(place))
         seen.add(kind)
     return np.array([*first, *again][:most], dtype=np.int64)

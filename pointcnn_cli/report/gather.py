@@ -1,5 +1,6 @@
 """From a run directory, and the rows that it names or other ones, to the facts of a page."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,19 +22,24 @@ from pointcnn_cli.history import find_best_epoch
 from pointcnn_cli.prediction import LoadedRun, load_run, with_files
 from pointcnn_cli.report.clouds import FRAMES_DRAWN, choose_mistakes, choose_view, get_roles, read_clouds
 from pointcnn_cli.report.facts import Mistake, Mistakes, Novelty, ReportFacts
-from pointcnn_cli.report.scored import ScoredRows, build_scored, read_predictions
+from pointcnn_cli.report.scored import ScoredRows, build_scored
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.sources import open_source
 from pointcnn_cli.splits.files import read_parts, read_run_split, read_trained_classes
 from pointcnn_cli.splits.notes import note_split
 from pointcnn_cli.splits.parts import PartDescription, Split
+from pointcnn_cli.tables import read_predictions
 
 MISTAKES_SHOWN = 6
+MOST_PREDICTIONS_BYTES = 64 * 2**20  # of text, which takes some seconds and ten times the memory
 MOST_SCANNED_BYTES = 64 * 2**20  # of rows as float32: beyond it a pass over all of them takes longer than the rest
 
 
 def gather_finished(loaded: LoadedRun, source: Source) -> ReportFacts:
     """The facts of a run that just ended and whose rows are still open. Raises RunError for a damaged run."""
+    size = os.path.getsize(loaded.run.predictions)
+    if size > MOST_PREDICTIONS_BYTES:
+        raise RunError(f"{loaded.run.predictions}: {size} bytes are too many to read again at the end of a training")
     scored = _read_scored(loaded)
     return _gather(loaded, loaded.config, source, scored, source, None, None, ())
 

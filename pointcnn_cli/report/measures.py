@@ -83,7 +83,8 @@ def _score_class(labels: Labels, predicted: Labels, groups: Groups, number: int,
         return compute_share((true & answered)[rows], None if groups is None else groups[rows])
 
     union = among(true | answered)
-    f1 = Share(union.rows, *(_jaccard_to_f1(v) for v in (union.value, union.low, union.high)), union.method)
+    value, low, high = (_jaccard_to_f1(share) for share in (union.value, union.low, union.high))
+    f1 = Share(union.rows, value, low, high, union.method)
     return ClassScore(name, among(answered), among(true), f1)
 
 
@@ -106,8 +107,9 @@ def compute_bins(correct: NDArray[np.bool_], confidence: NDArray[np.float64], gr
 def compute_group_scores(labels: Labels, predicted: Labels, groups: NDArray[np.int64]) -> tuple[GroupScore, ...]:
     """One entry for each group that has rows, the worst first; of equals, the one with more rows."""
     scores = []
-    for group in np.unique(groups):
-        rows = groups == group
+    order = np.argsort(groups, kind="stable")
+    numbers, starts = np.unique(groups[order], return_index=True)
+    for group, rows in zip(numbers, np.split(order, starts[1:]), strict=True):
         share = compute_share(labels[rows] == predicted[rows], None)
         pairs = list_confusions(labels[rows], predicted[rows])
         scores.append(GroupScore(int(group), share, pairs[0] if pairs else None))

@@ -16,6 +16,7 @@ from pointcnn_cli.report.plots_training import CHARACTER
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 WIDTH = 340
 _PANEL, _GAP = 118, 4  # height of a row of frames, and what is between frames; pixels
@@ -40,7 +41,7 @@ def find_scale(rows: Sequence[Sequence[Frame]]) -> float:
 def draw_row(name: str, frames: Sequence[Frame], view: View, scale: float, description: str) -> Drawing:
     """One row: its frames from left to right, all with the same limits."""
     height = _TOP + _PANEL + _BOTTOM
-    sheet = _start_sheet(WIDTH, height)
+    figure, sheet = _start_sheet(WIDTH, height)
     wide = (WIDTH - _LEFT - 6 - _GAP * (len(frames) - 1)) / max(len(frames), 1)
     limits = _find_limits([frames], wide / _PANEL)
     for place, frame in enumerate(frames):
@@ -48,7 +49,7 @@ def draw_row(name: str, frames: Sequence[Frame], view: View, scale: float, descr
         _draw_frame(panel, frame, scale)
         sheet.text(panel.left + wide / 2, height - 15, f"frame {frame.number}", ha="center")
         _draw_ticks(panel, view, first=place == 0)
-    return Drawing(name, sheet.figure, "A mistaken row as point clouds in time", description)
+    return Drawing(name, figure, "A mistaken row as point clouds in time", description)
 
 
 def draw_legend(view: View, scale: float) -> Drawing:
@@ -74,7 +75,8 @@ def draw_samples(
     most = max((len(samples) for samples in rows), default=1)
     width = 8 + columns * (_SAMPLE[0] + _GAP) + most * _APART
     height = 28 + len(classes) * _LINE
-    sheet, everything = _start_sheet(width, height), [frames for samples in rows for frames in samples]
+    figure, sheet = _start_sheet(width, height)
+    everything = [frames for samples in rows for frames in samples]
     scale, limits = find_scale(everything), _find_limits(everything, _SAMPLE[0] / _SAMPLE[1])
     sheet.text(8, height - 18, _describe_view(view, scale), color=light("soft"))
     for place, samples in enumerate(rows):
@@ -88,7 +90,7 @@ def draw_samples(
                 at += _SAMPLE[0] + _GAP
             at += _APART
     listed = "; ".join(f"{name}: {len(samples)} samples" for name, samples in zip(names, rows, strict=True))
-    return Drawing("samples", sheet.figure, "Samples of each class as point clouds in time", listed + ".")
+    return Drawing("samples", figure, "Samples of each class as point clouds in time", listed + ".")
 
 
 def _describe_view(view: View, scale: float) -> str:
@@ -117,13 +119,13 @@ class _Panel:
         )
 
 
-def _start_sheet(width: int, height: int) -> "Axes":
-    """Axes that fill a figure and count in pixels."""
-    _, sheet = start_figure(width, height, left=0, right=0, top=0, bottom=0)
+def _start_sheet(width: int, height: int) -> "tuple[Figure, Axes]":
+    """A figure with axes that fill it and count in pixels."""
+    figure, sheet = start_figure(width, height, left=0, right=0, top=0, bottom=0)
     sheet.set_xlim(0, width)
     sheet.set_ylim(0, height)
     sheet.set_axis_off()
-    return sheet
+    return figure, sheet
 
 
 def _draw_frame(panel: _Panel, frame: Frame, scale: float) -> None:

@@ -1,6 +1,7 @@
 """Figures of a score: confusion matrix, classes with intervals, calibration, groups."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,12 @@ from pointcnn_cli.report.measures import Bin, ClassScore, GroupScore, Share
 from pointcnn_cli.report.palette import light
 from pointcnn_cli.report.plots_training import CHARACTER, MOST_CLASSES, NAME_LENGTH, WIDTH
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MOST_MATRIX_CLASSES = 30
 OTHERS = "(others)"
+MOST_ZEROS = 12  # classes; in a larger matrix zeros are left out, for they hide the rest
 _CELL = (46, 34)  # pixels
 _STRONG = 0.7  # share from which a cell is so dark that its text has to be light; contrast is about equal there
 _LINE = 22  # pixels a line of dots with intervals
@@ -52,7 +57,8 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Draw
             share = float(shares[row, column])
             if share:
                 axes.add_patch(Rectangle((column, row), 1, 1, facecolor=light("heat"), alpha=share, linewidth=0))
-            _write_cell(axes, row, column, int(matrix[row, column]), share)
+            if share or count <= MOST_ZEROS:
+                _write_cell(axes, row, column, int(matrix[row, column]), share)
     axes.set_xlim(0, count)
     axes.set_ylim(count, 0)
     places = np.arange(count) + 0.5
@@ -74,7 +80,7 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str]) -> Draw
     return Drawing("confusion", figure, "Confusion matrix: rows true, columns predicted", listed + ".")
 
 
-def _write_cell(axes, row: int, column: int, count: int, share: float) -> None:  # type: ignore[no-untyped-def]
+def _write_cell(axes: "Axes", row: int, column: int, count: int, share: float) -> None:
     if not count:
         axes.text(column + 0.5, row + 0.5, "0", ha="center", va="center", color=light("soft"), fontsize=10)
         return
@@ -109,8 +115,9 @@ def _draw_shares(
     height = 62 + max(len(names), 1) * _LINE
     figure, axes = start_figure(WIDTH, height, left=min(left, 210), top=28, bottom=28, right=12)
     for place, share in enumerate(shares):
-        if share.low is not None and share.high is not None:
-            axes.plot([share.low, share.high], [place, place], color=light("train"), linewidth=2.2, alpha=0.55)
+        if share.value is None or share.low is None or share.high is None:
+            continue
+        axes.plot([share.low, share.high], [place, place], color=light("train"), linewidth=2.2, alpha=0.55)
         axes.plot([share.value], [place], marker="o", markersize=6, color=light("train"), clip_on=False)
     axes.set_yticks(range(len(names)), names, color=light("ink"))
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -128,6 +135,8 @@ def _draw_shares(
 
 def draw_reliability(bins: Sequence[Bin], error: float) -> Drawing:
     """Accuracy against confidence in 15 equal bins, with intervals, and how many rows each bin holds."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = start_figure(WIDTH, 320, left=46, bottom=104)
     most = max((one.accuracy.rows for one in bins), default=1)
     axes.plot([0, 1], [0, 1], color=light("chance"), linewidth=1.2, linestyle=(0, (4, 2)))
@@ -136,7 +145,7 @@ def draw_reliability(bins: Sequence[Bin], error: float) -> Drawing:
         if share.low is not None and share.high is not None:
             axes.plot([one.confidence] * 2, [share.low, share.high], color=light("train"), linewidth=2, alpha=0.45)
     axes.scatter(
-        [one.confidence for one in bins], [one.accuracy.value for one in bins], color=light("train"), zorder=3,
+        [one.confidence for one in bins], [one.accuracy.value or 0.0 for one in bins], color=light("train"), zorder=3,
         s=[12 + 60 * one.accuracy.rows / most for one in bins], clip_on=False,
     )  # fmt: skip
     axes.set_xlim(0, 1)
@@ -152,7 +161,7 @@ def draw_reliability(bins: Sequence[Bin], error: float) -> Drawing:
     below.set_xlim(0, 1)
     below.set_xlabel("confidence of the answer")
     below.set_ylabel("rows")
-    below.yaxis.get_major_locator().set_params(integer=True, nbins=2)
+    below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=2))
     words = "; ".join(
         f"{one.accuracy.rows} rows of mean confidence {one.confidence:.2f} are right in {one.accuracy.value:.2f}"
         for one in bins

@@ -57,6 +57,8 @@ def draw_accuracy(
 
 
 def _draw_curves(axes: "Axes", history: Sequence[Mapping[str, float]], training: str, validation: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     marked = len(history) <= MOST_MARKED_EPOCHS
     for key, name, colour, mark, dash in (
         (training, "training", "train", "o", "-"),
@@ -71,7 +73,7 @@ def _draw_curves(axes: "Axes", history: Sequence[Mapping[str, float]], training:
     margin = max(0.5, 0.02 * (max(epochs) - min(epochs)))
     axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True, nbins=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 
 def _draw_level(axes: "Axes", value: float, colour: str, words: str, dash: tuple[float, float]) -> None:
@@ -94,8 +96,10 @@ def _mark_epochs(axes: "Axes", kept: int | None, best: int | None) -> None:
 def _head(axes: "Axes", title: str) -> None:
     """Title and legend above the axes, where they cover nothing."""
     axes.figure.text(0.01, 1 - 4 / HEIGHT, title, weight="bold", fontsize=FONT_SIZE + 1, va="top")
-    place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2, "borderpad": 0.2}
-    axes.legend(ncols=2, handlelength=2, columnspacing=1.2, labelspacing=0.3, **place)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2, borderpad=0.2, ncols=2, handlelength=2,
+        columnspacing=1.2, labelspacing=0.3,
+    )  # fmt: skip
 
 
 def _describe_ends(history: Sequence[Mapping[str, float]], training: str, validation: str, form: str) -> str:

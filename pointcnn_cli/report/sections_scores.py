@@ -19,6 +19,7 @@ from pointcnn_cli.report.page import Section, build_figure, build_row
 from pointcnn_cli.report.plots_scores import (
     MOST_GROUPS,
     MOST_MATRIX_CLASSES,
+    MOST_ZEROS,
     draw_classes,
     draw_confusion,
     draw_groups,
@@ -68,6 +69,8 @@ def _explain_confusion(scored: ScoredRows) -> str:
         "Rows are true classes, columns predicted ones. Each cell holds the number of rows and their share of the true "
         "class; the diagonal is right."
     )
+    if len(scored.classes) > MOST_ZEROS:
+        words += " Empty cells hold no row."
     if len(scored.classes) > MOST_MATRIX_CLASSES:
         words += f" Of {len(scored.classes)} classes those with most mistakes are shown; the others are added up."
     return words

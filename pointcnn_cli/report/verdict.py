@@ -54,7 +54,7 @@ def judge_score(facts: ReportFacts) -> Verdict:
         "caution": f"believe it with care, for {_begin_small(lesser[0]) if lesser else ''}",
         "good": f"this can be believed, {_tell_novelty(facts)}.",
     }[level]
-    rest = (graver + lesser)[1:]
+    rest = tuple(graver + lesser)[1:]
     return Verdict(level, f"{_tell_accuracy(facts.scored)}: {belief}", rest or _list_support(facts, level))
 
 
