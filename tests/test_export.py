@@ -30,10 +30,12 @@ from pointcnn_cli.config.load import load_resolved
 from pointcnn_cli.errors import RunError
 from pointcnn_cli.export import export_run, parity
 from pointcnn_cli.export.conversion import build_quantization, convert
+from pointcnn_cli.export.cost import compute_cost
 from pointcnn_cli.export.formats import FORMATS
 from pointcnn_cli.export.networks import build_networks
 from pointcnn_cli.export.parity import compare_with_keras
 from pointcnn_cli.export.rows import open_check_rows
+from pointcnn_cli.paired import compare_answers
 from pointcnn_cli.prediction import load_run
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.sources import open_source
@@ -197,7 +199,8 @@ def test_quantisation_says_what_it_saves_and_costs(trained, tmp_path):
     assert paid["accuracy_before"] == trained.metrics["accuracy"]
     assert paid["difference"] == pytest.approx(paid["accuracy_after"] - paid["accuracy_before"])
     low, high = paid["difference_ci"]
-    assert low < paid["difference"] < high
+    assert low <= paid["difference"] <= high
+    assert high - low > 0.05  # of 24 rows in 2 groups little is known
     assert CLOSE < found["parity"]["largest_difference"] < 0.3
     assert found["parity"]["tolerance"] is None
     assert json.loads((tmp_path / "model.tflite.json").read_text())["quantization"] == "int8"
@@ -225,3 +228,13 @@ def test_integers_are_calibrated_on_training_rows_alone(trained):
     assert [set(one) for one in seen] == [set(names)] * len(split["train"])
     assert all(one["a"].dtype == np.float32 for one in seen)
     assert np.array_equal(np.concatenate([one["b"] for one in seen]), training[1])
+
+
+def test_the_cost_is_that_of_paired_rows():
+    labels, before = np.arange(40) % 2, np.eye(2, dtype=np.float32)[np.arange(40) % 2]
+    after = before.copy()
+    after[:10] = after[:10, ::-1]  # ten right answers become wrong
+    paid = compute_cost(labels, None, before, after)
+    assert (paid.accuracy_before, paid.accuracy_after, paid.difference) == (1.0, 0.75, -0.25)
+    assert paid.difference_ci == list(compare_answers(np.arange(40) >= 10, np.ones(40, bool), None).interval)
+    assert paid.difference_ci[1] < 0
