@@ -5,7 +5,7 @@ uninterrupted one does.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -67,7 +67,10 @@ class ResidentRows(keras.layers.Layer):
     Nothing but row numbers then crosses from host to device in training.
     """
 
-    def __init__(self, channels: tuple[NDArray[Any], ...], **kwargs: Any) -> None:
+    def __init__(
+        self, channels: tuple[NDArray[Any], ...], replicate: Callable[[NDArray[Any]], Any] | None = None, **kwargs: Any
+    ) -> None:
+        """`replicate` puts an array on all devices, where there are several."""
         super().__init__(**{**kwargs, "dtype": "float32"})
         # Without autocast=False Keras would cast the whole of a float16 variable at each use.
         self.stored = [
@@ -82,7 +85,8 @@ class ResidentRows(keras.layers.Layer):
             for i, c in enumerate(channels, 1)
         ]
         for variable, channel in zip(self.stored, channels, strict=True):
-            variable.assign(channel.astype(variable.dtype, copy=False))
+            values = channel.astype(variable.dtype, copy=False)
+            variable.assign(values if replicate is None else replicate(values))
 
     def call(self, rows: Any) -> list[Any]:
         return [ops.cast(ops.take(variable, rows, axis=0), "float32") for variable in self.stored]
@@ -106,10 +110,15 @@ def count_device_bytes(channels: tuple[NDArray[Any], ...]) -> list[int]:
     return [_itemsize(device_dtype(channel.dtype)) * channel.size for channel in channels]
 
 
-def build_trainer(model: keras.Model, channels: tuple[NDArray[Any], ...], augment: AugmentConfig | None) -> keras.Model:
+def build_trainer(
+    model: keras.Model,
+    channels: tuple[NDArray[Any], ...],
+    augment: AugmentConfig | None,
+    replicate: Callable[[NDArray[Any]], Any] | None = None,
+) -> keras.Model:
     """A model of row numbers that shares the weights of `model`: gathers training rows, augments them, applies it."""
     rows = keras.Input((), dtype="int32", name="row")
-    x = ResidentRows(channels, name="rows")(rows)
+    x = ResidentRows(channels, replicate, name="rows")(rows)
     if augment is not None:
         x = Augment(augment, name="augment")(x)
     return keras.Model(rows, model(x), name="trainer")

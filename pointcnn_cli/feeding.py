@@ -3,10 +3,10 @@
 Either way Keras's `fit` trains, and an epoch's batches depend on (seed, epoch) alone.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from pointcnn_cli.batches import build_streamed_trainer, build_trainer, device_dtype, permute_rows
 from pointcnn_cli.callbacks import WaitForRows
 from pointcnn_cli.config.schema import Config
+from pointcnn_cli.distribution import Team
 from pointcnn_cli.errors import PointcnnError
 from pointcnn_cli.hdf5.samples import Source
+from pointcnn_cli.pipelines import Check, arrange_arrays, arrange_batches
 from pointcnn_cli.streaming import Plan, Stream
 from pointcnn_cli.timing import INPUT, Clock
 
@@ -42,22 +44,29 @@ class ResidentFeed:
     """Training rows that the device holds; nothing but their numbers goes to each step."""
 
     def __init__(
-        self, config: Config, train: PartRows, targets: NDArray[np.float32], weights: NDArray[np.float32] | None
+        self,
+        config: Config,
+        train: PartRows,
+        targets: NDArray[np.float32],
+        weights: NDArray[np.float32] | None,
+        team: Team,
     ) -> None:
         """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
         self._config = config
         self._train = train
         self._targets = targets
         self._weights = weights
+        self._team = team
 
     def build_trainer(self, model: keras.Model) -> keras.Model:
         """The model to train, with the weights of `model`; this puts the rows on the device."""
         channels = self._train.source.read(np.arange(len(self._targets)))
-        return build_trainer(model, channels, self._config.augment)
+        return build_trainer(model, channels, self._config.augment, self._team.replicate)
 
     def order_rows(self, epoch: int) -> NDArray[np.int64]:
-        """The order of the training rows in this epoch, (rows,)."""
-        return permute_rows(self._config.seed, epoch, len(self._targets))
+        """The order in this epoch of the training rows that this process takes."""
+        order = permute_rows(self._config.seed, epoch, len(self._targets))
+        return self._team.share(order, self._config.train.batch_size)
 
     def fit(
         self,
@@ -69,11 +78,13 @@ class ResidentFeed:
     ) -> dict[str, float]:
         """Train one epoch, or its first `steps`; the mean of each metric. Nothing is waited for, so `check` is not
         called."""
-        size = self._config.train.batch_size
+        size = self._config.train.batch_size // self._team.count
         order = self.order_rows(epoch)[: None if steps is None else steps * size]
-        weights = None if self._weights is None else self._weights[order]
+        parts = [order.astype(np.int32), self._targets[order]]
+        if self._weights is not None:
+            parts.append(self._weights[order])
         history = trainer.fit(
-            **_prepare_batches(order.astype(np.int32), self._targets[order], weights, size),
+            **arrange_arrays(parts, size),
             shuffle=False,
             initial_epoch=epoch - 1,
             epochs=epoch,
@@ -86,26 +97,6 @@ class ResidentFeed:
         """Nothing to close."""
 
 
-def _prepare_batches(
-    rows: NDArray[np.int32], targets: NDArray[np.float32], weights: NDArray[np.float32] | None, size: int
-) -> dict[str, Any]:
-    """What `fit` is given for batches of `size` of these rows, in this order.
-
-    On TensorFlow a dataset whose threads are its own: that which Keras makes of arrays shares those of the step, and in
-    about every second epoch the step then ran on one core (2.5 against 5.2 s of wall time for 5 s of work, two cores).
-    """
-    if keras.config.backend() != "tensorflow":
-        return {"x": rows, "y": targets, "sample_weight": weights, "batch_size": size}
-    import tensorflow as tf
-
-    parts = (rows, targets) if weights is None else (rows, targets, weights)
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = 1
-    options.experimental_optimization.inject_prefetch = False
-    return {"x": tf.data.Dataset.from_tensor_slices(parts).batch(size).with_options(options)}
-
-
 class StreamedFeed:
     """Training rows that are read while others train."""
 
@@ -116,6 +107,7 @@ class StreamedFeed:
         targets: NDArray[np.float32],
         weights: NDArray[np.float32] | None,
         plan: Plan,
+        team: Team,
         clock: Clock,
     ) -> None:
         """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
@@ -124,10 +116,12 @@ class StreamedFeed:
         self._targets = targets
         self._weights = weights
         self._train = train
+        self._team = team
         self._dtypes = [device_dtype(channel.dtype) for channel in train.source.read(np.arange(1))]
         self._stream = Stream(
-            train.source, train.numbers, train.labels, self._dtypes, plan, config.seed, config.train.epochs
-        )
+            train.source, train.numbers, train.labels, self._dtypes, plan, config.seed, config.train.epochs,
+            partial(team.share, size=config.train.batch_size),
+        )  # fmt: skip
         self._failure: Exception | None = None
 
     def build_trainer(self, model: keras.Model) -> keras.Model:
@@ -135,7 +129,7 @@ class StreamedFeed:
         return build_streamed_trainer(model, self._config.augment)
 
     def order_rows(self, epoch: int) -> NDArray[np.int64]:
-        """The order of the training rows in this epoch, (rows,)."""
+        """The order in this epoch of the training rows that this process takes."""
         return self._stream.order_rows(epoch)
 
     def fit(
@@ -151,10 +145,10 @@ class StreamedFeed:
         with self._clock.measure(INPUT):
             self._stream.prepare(epoch, check)
         if steps is None:
-            steps = math.ceil(len(self._targets) / self._config.train.batch_size)
+            steps = self._team.count_steps(len(self._targets), self._config.train.batch_size)
         try:
             history = trainer.fit(
-                self._build_dataset(epoch, steps),
+                arrange_batches(partial(self._iterate_batches, epoch, steps), self._describe_batches(), check),
                 steps_per_epoch=steps,  # without it Keras warns when an epoch is over
                 shuffle=False,
                 initial_epoch=epoch - 1,
@@ -170,26 +164,18 @@ class StreamedFeed:
             raise self._failure from None  # TensorFlow has made a text of it
         return {name: float(values[-1]) for name, values in history.history.items()}
 
-    def _build_dataset(self, epoch: int, steps: int) -> Any:
-        """The first `steps` batches of this epoch as a tf.data.Dataset that keeps one batch ready.
-
-        Keras would make one of a Python generator too, but one that keeps as many ready as TensorFlow likes.
-        """
-        import tensorflow as tf
-
+    def _describe_batches(self) -> tuple[Any, ...]:
+        """Shape and dtype of channels, targets and, where rows weigh differently, weights."""
         shapes = self._train.source.index.channel_shapes
-        channels = [tf.TensorSpec((None, *shape, 1), dtype) for shape, dtype in zip(shapes, self._dtypes, strict=True)]
-        weights = () if self._weights is None else (tf.TensorSpec((None,), "float32"),)
-        signature = (tuple(channels), tf.TensorSpec((None, self._targets.shape[1]), "float32"), *weights)
-        batches = tf.data.Dataset.from_generator(
-            lambda: self._iterate_batches(epoch, steps), output_signature=signature
-        )
-        return batches.prefetch(1)
+        channels = tuple(((None, *shape, 1), dtype) for shape, dtype in zip(shapes, self._dtypes, strict=True))
+        weights = () if self._weights is None else (((None,), "float32"),)
+        return (channels, ((None, self._targets.shape[1]), "float32"), *weights)
 
-    def _iterate_batches(self, epoch: int, steps: int) -> Iterator[tuple[Any, ...]]:
-        """Channels, targets and, where rows weigh differently, weights. Runs in a thread of TensorFlow's."""
+    def _iterate_batches(self, epoch: int, steps: int, check: Check | None) -> Iterator[tuple[Any, ...]]:
+        """Channels, targets and, where rows weigh differently, weights. On TensorFlow in a thread of its own."""
         try:
-            batches = self._stream.iterate_batches(epoch, self._config.train.batch_size)
+            size = self._config.train.batch_size // self._team.count
+            batches = self._stream.iterate_batches(epoch, size, check)
             for places, channels in islice(batches, steps):
                 weights = () if self._weights is None else (self._weights[places],)
                 yield (channels, self._targets[places], *weights)

@@ -14,10 +14,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pointcnn_cli.batches import iterate_blocks, predict_rows, reseed
+from pointcnn_cli.batches import PREDICTION_BATCH, iterate_blocks, predict_rows, reseed
 from pointcnn_cli.callbacks import StepClock, StepWatch
 from pointcnn_cli.checkpoints import Arrays
-from pointcnn_cli.config.schema import Config, TrainConfig
+from pointcnn_cli.config.schema import Config
+from pointcnn_cli.distribution import Team
 from pointcnn_cli.errors import RunError, TrainingError
 from pointcnn_cli.feeding import PartRows, ResidentFeed, StreamedFeed, estimate_epoch
 from pointcnn_cli.hdf5.samples import DataIndex
@@ -25,15 +26,16 @@ from pointcnn_cli.history import HistoryRow, describe_stuck, find_best_epoch, is
 from pointcnn_cli.memory import FREE_MEMORY, explain_shortage, suggest_batch
 from pointcnn_cli.metrics import compute_log_loss
 from pointcnn_cli.models import assign_weights, build_model, read_weights
+from pointcnn_cli.optimizers import build_optimizer, compute_row_weights
 from pointcnn_cli.reporting import Reporter, describe_duration
 from pointcnn_cli.rundir import RunDir
+from pointcnn_cli.runtime import set_seed
 from pointcnn_cli.signals import StopRequest
 from pointcnn_cli.splits.parts import compute_chance
 from pointcnn_cli.streaming import Plan
 from pointcnn_cli.timing import HOST, SAVING, VALIDATION, Clock
 
 SUSPECTS_NAMED = 3
-OPTIMIZER_NAME = "optimizer"  # part of its variables' names; Keras would count up with each one in a process
 
 
 class Fit:
@@ -47,34 +49,40 @@ class Fit:
         train: PartRows,
         validation: PartRows,
         plan: Plan | None = None,
+        team: Team | None = None,
     ) -> None:
         """Put the training rows on the device, or with `plan` make them a stream, and compile. `model` is that of
-        `build_network`, with the statistics of its inputs."""
+        `build_network`, with the statistics of its inputs; where devices of a `team` train together, they train a
+        copy."""
         self.config = config
         self.index = index
         self.train = train
         self.validation = validation
         self.plan = plan
+        self.team = team or Team()
         self.classes = index.classes or ()
         self.history: list[HistoryRow] = []
         self.best: Arrays = {}
         self.clock = Clock()
         self.model = model
-        self.steps = math.ceil(len(train.labels) / config.train.batch_size)
+        self.team.check_batches(len(train.labels), config.train.batch_size)
+        self.steps = self.team.count_steps(len(train.labels), config.train.batch_size)
         targets = np.eye(len(self.classes), dtype=np.float32)[train.labels]  # (rows, classes)
         weights = compute_row_weights(config.train, train.labels, self.classes)
         self._feed = (
-            ResidentFeed(config, train, targets, weights)
+            ResidentFeed(config, train, targets, weights, self.team)
             if plan is None
-            else StreamedFeed(config, train, targets, weights, plan, self.clock)
+            else StreamedFeed(config, train, targets, weights, plan, self.team, self.clock)
         )
-        self.trainer = self._feed.build_trainer(self.model)
-        self.trainer.compile(
-            optimizer=build_optimizer(config.train, self.steps),
-            loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.train.label_smoothing),
-            metrics=["accuracy"],
-        )
-        self.trainer.optimizer.build(self.trainer.trainable_variables)
+        with self.team.scope():
+            self._trained = self.model if self.team.devices == 1 else self._copy_network()
+            self.trainer = self._feed.build_trainer(self._trained)
+            self.trainer.compile(
+                optimizer=build_optimizer(config.train, self.steps),
+                loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.train.label_smoothing),
+                metrics=["accuracy"],
+            )
+            self.trainer.optimizer.build(self.trainer.trainable_variables)
 
     @property
     def best_epoch(self) -> int:
@@ -92,7 +100,7 @@ class Fit:
         """Train the epochs that are left, saving each, and call `after_epoch` then. Raises Interrupted and
         TrainingError; what was saved stays."""
         first = len(self.history) + 1
-        hint = f"continue with: {run.resume_command}"
+        hint = f"continue with: {run.resume_command}{self.team.resume_option}"
         watch = StepWatch(reporter, stop, hint, self._explain_divergence)
         check = partial(stop.check, hint)
         size = min(self.config.train.batch_size, len(self.train.labels))
@@ -132,16 +140,18 @@ class Fit:
 
     def _run_epoch(self, epoch: int, watch: StepWatch, check: Callable[[], None]) -> None:
         started = time.monotonic()
-        reseed(self.trainer, self.config.seed, epoch)
-        with self.clock.measure(HOST):
-            logs = self._feed.fit(self.trainer, epoch, [StepClock(self.clock), watch], check)
-        weights = read_weights(self.model)
+        with self.team.scope():
+            reseed(self.trainer, self.config.seed, epoch)
+            with self.clock.measure(HOST):
+                logs = self._feed.fit(self.trainer, epoch, [StepClock(self.clock), watch], check)
+        weights = read_weights(self._trained)
         # A ReLU may turn NaN into 0, so finite predictions do not prove finite weights.
         if not all(np.isfinite(array).all() for array in weights.values()):
             raise self._explain_divergence(epoch, self.steps)
-        rows = np.arange(len(self.validation.labels))
+        if self._trained is not self.model:
+            assign_weights(self.model, weights, "the last step")
         with self.clock.measure(VALIDATION):
-            probabilities = np.concatenate(list(predict_rows(self.model, self.validation.source, rows)))
+            probabilities = self._predict_validation()
         if not np.isfinite(probabilities).all():
             raise self._explain_divergence(epoch, self.steps)
         row = {
@@ -157,18 +167,41 @@ class Fit:
         if self.best_epoch == epoch:
             self.best = weights
 
+    def _copy_network(self) -> keras.Model:
+        """The network once more, on the devices of the team, with the same weights."""
+        network = build_network(self.config, self.index)
+        for layer in network.layers if self.team.synchronizes else ():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
+        assign_weights(network, read_weights(self.model), "the network")
+        return network
+
+    def _predict_validation(self) -> NDArray[np.float32]:
+        """Probabilities (rows, classes) of the validation rows. Each process of the team predicts a part of them, in
+        batches of the same rows as one process would."""
+        count, team = len(self.validation.labels), self.team
+        share = -(-count // (PREDICTION_BATCH * team.count)) * PREDICTION_BATCH
+        rows = np.arange(count)[team.index * share : (team.index + 1) * share]
+        part = np.zeros((share if team.count > 1 else count, len(self.classes)), np.float32)
+        start = 0
+        for block in predict_rows(self.model, self.validation.source, rows):
+            part[start : start + len(block)] = block
+            start += len(block)
+        return team.gather(part)[:count]
+
     def _try_one_batch(self, epoch: int, check: Callable[[], None]) -> float | None:
         """Train the first batch of `epoch` and take it back: what cannot work fails now, not after an epoch. Gives the
         seconds that an epoch will take, as far as known."""
-        variables = [*self.model.variables, *self.trainer.optimizer.variables]
+        variables = [*self._trained.variables, *self.trainer.optimizer.variables]
         before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
-        loss = self._feed.fit(self.trainer, epoch, [], check, steps=1)["loss"]
-        if not math.isfinite(loss):
-            raise self._explain_divergence(epoch, 1)
-        share = len(self.validation.labels) / len(self.train.labels)
-        seconds = estimate_epoch(self._feed, self.trainer, epoch, check, self.steps, share)
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
+        with self.team.scope():
+            loss = self._feed.fit(self.trainer, epoch, [], check, steps=1)["loss"]
+            if not math.isfinite(loss):
+                raise self._explain_divergence(epoch, 1)
+            share = len(self.validation.labels) / len(self.train.labels)
+            seconds = estimate_epoch(self._feed, self.trainer, epoch, check, self.steps, share)
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(self.team.replicate(value))
         return seconds
 
     def _is_exhausted(self) -> bool:
@@ -188,7 +221,7 @@ class Fit:
         All rows of the epoch up to this step are looked at: a batch may spoil the weights while its own loss is still
         finite.
         """
-        seen = np.sort(self._feed.order_rows(epoch)[: step * self.config.train.batch_size])
+        seen = np.sort(self._feed.order_rows(epoch)[: step * (self.config.train.batch_size // self.team.count)])
         blocks = (self.train.source.read(block) for block in iterate_blocks(seen))
         maxima = np.concatenate([_find_maxima(channels) for channels in blocks])  # (rows, channels)
         # Channels differ in unit, so each is measured by what is usual in it.
@@ -226,14 +259,18 @@ class Fit:
     def restore(self, run: RunDir, arrays: Arrays, facts: Mapping[str, Any], origin: str) -> None:
         """Continue from a saved state, and make the run's other files agree with it. Raises RunError where it does not
         fit."""
-        assign_weights(self.model, _with_prefix(arrays, "model/"), origin)
+        weights = _with_prefix(arrays, "model/")
+        assign_weights(self.model, weights, origin)
         saved, variables = _with_prefix(arrays, "optimizer/"), _name_variables(self.trainer.optimizer)
         if saved.keys() != variables.keys() or any(saved[n].shape != tuple(v.shape) for n, v in variables.items()):
             raise RunError(
                 f"{origin}: its optimiser state does not fit the run's config", "restore the run's config.yaml"
             )
-        for name, variable in variables.items():
-            variable.assign(saved[name])
+        with self.team.scope():
+            if self._trained is not self.model:
+                assign_weights(self._trained, weights, origin)
+            for name, variable in variables.items():
+                variable.assign(self.team.replicate(saved[name]))
         self.best = _with_prefix(arrays, "best/")
         self.history = [{**row, "epoch": int(row["epoch"])} for row in facts["history"]]
         self._write_derived(run)
@@ -252,46 +289,8 @@ class Fit:
 
 def build_network(config: Config, index: DataIndex) -> keras.Model:
     """The network with initial weights that follow from the seed alone."""
-    keras.utils.set_random_seed(config.seed)
+    set_seed(config.seed)
     return build_model(config.model, index.channel_shapes, len(index.classes or ()), config.train.precision)
-
-
-def build_optimizer(settings: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    """The optimiser with its learning-rate schedule, for epochs of `steps` steps."""
-    warmup, rate = settings.warmup_epochs * steps, settings.learning_rate
-    schedule: Any = rate
-    if settings.schedule == "cosine" or warmup:
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else rate,
-            max(settings.epochs * steps - warmup, 1),
-            alpha=0.0 if settings.schedule == "cosine" else 1.0,  # 1.0: a cosine that never falls
-            warmup_target=rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    if settings.optimizer == "sgd":
-        return keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, name=OPTIMIZER_NAME)
-    if settings.optimizer == "adam":
-        return keras.optimizers.Adam(schedule, name=OPTIMIZER_NAME)
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, name=OPTIMIZER_NAME)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
-
-
-def compute_row_weights(
-    settings: TrainConfig, labels: NDArray[np.int64], classes: tuple[str, ...]
-) -> NDArray[np.float32] | None:
-    """The weight of each training row (rows,), or None where all weigh the same.
-
-    `balanced` is scikit-learn's: rows / (classes * rows of the class).
-    """
-    if settings.class_weight is None:
-        return None
-    if settings.class_weight == "balanced":
-        counts = np.bincount(labels, minlength=len(classes))
-        per_class = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    else:
-        per_class = np.array([settings.class_weight[name] for name in classes])
-    return per_class[labels].astype(np.float32)
 
 
 def _find_maxima(channels: tuple[NDArray[Any], ...]) -> NDArray[np.float64]:

@@ -122,7 +122,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with TensorFlow's fused operation, where TensorFlow is the backend.
 
     The fused operation returns the unbiased variance of the batch (n - 1 in the denominator); Keras averages the
-    biased one, so it is scaled back before it enters the moving average.
+    biased one, so it is scaled back before it enters the moving average. Where statistics are to be taken from several
+    devices (`synchronized`), the parent does it.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -131,6 +132,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             keras.backend.backend() != "tensorflow"
             or mask is not None
             or not last_axis
+            or self.synchronized
             or not (self.center and self.scale)
         ):
             return super().call(inputs, training=training, mask=mask)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointcnn_cli.config.schema import Config
+from pointcnn_cli.distribution import Team
 from pointcnn_cli.errors import ConfigError, DataError, TrainingError
 from pointcnn_cli.hdf5.samples import ArraySource, PartSource, Samples, Source
 from pointcnn_cli.memory import (
@@ -53,19 +54,21 @@ class _Sizes:
     """Not bytes: how many values a row has."""
 
 
-def begin_fit(config: Config, source: Source, split: Split, device: str, reporter: Reporter) -> "Fit":
+def begin_fit(
+    config: Config, source: Source, split: Split, device: str, reporter: Reporter, team: Team | None = None
+) -> "Fit":
     """Build the network of a new run, and hold or stream the rows of both parts, which are checked in either case.
 
     The fit's config has the memory limit that a stream was planned with. Raises ConfigError or TrainingError where
     memory does not suffice, DataError for values that cannot be used.
     """
-    network, available = _build_network(config, source, split), find_available()
+    network, available = _build_network(config, source, split), _find_least(team)
     sizes = _measure(source, split)
     held = _estimate_held(config, split, sizes, network, device)
     plan, limit = _choose(config, source, split, sizes, held, available)
     if plan is None:
         check_memory(held, _find_batch(config, split), available)
-        return _hold(config, source, split, network)
+        return _hold(config, source, split, network, team)
     config = config.model_copy(update={"data": config.data.model_copy(update={"memory_limit": limit})})
     total = sum(sizes.device) * (len(split.train) + len(split.validation))
     reporter.say(
@@ -80,21 +83,27 @@ def begin_fit(config: Config, source: Source, split: Split, device: str, reporte
     need = _estimate_streamed(config, split, sizes, network, device, plan)
     cure = f"{FREE_MEMORY}; or lower data.memory_limit"
     check_memory(need, _find_batch(config, split), available, cure)
-    return _stream(config, source, split, network, plan)
+    return _stream(config, source, split, network, plan, team)
 
 
 def continue_fit(
-    config: Config, source: Source, split: Split, device: str, plan: Plan | None, reporter: Reporter
+    config: Config,
+    source: Source,
+    split: Split,
+    device: str,
+    plan: Plan | None,
+    reporter: Reporter,
+    team: Team | None = None,
 ) -> "Fit":
     """Like `begin_fit` for a run that began with `plan` (None: rows in memory), whatever memory there is now."""
-    network, available = _build_network(config, source, split), find_available()
+    network, available = _build_network(config, source, split), _find_least(team)
     sizes, size = _measure(source, split), _find_batch(config, split)
     if plan is None:
         check_memory(_estimate_held(config, split, sizes, network, device), size, available)
-        return _hold(config, source, split, network)
+        return _hold(config, source, split, network, team)
     reporter.say(f"streaming the training rows as the run began; {_describe_plan(plan)}")
     check_memory(_estimate_streamed(config, split, sizes, network, device, plan), size, available)
-    return _stream(config, source, split, network, plan)
+    return _stream(config, source, split, network, plan, team)
 
 
 def _choose(
@@ -120,6 +129,17 @@ def _choose(
         if stated is not None:
             raise
         raise TrainingError(error.message, f"{FREE_MEMORY}; or {error.hint}") from error
+
+
+def _find_least(team: Team | None) -> Available | None:
+    """What may still be taken of memory; of several processes the least, so that all hold, or stream, the same rows."""
+    found = find_available()
+    if team is None or team.count == 1:
+        return found
+    unknown = np.iinfo(np.int32).max
+    sizes = team.gather(np.array([unknown if found is None else max(found.size, 0) >> 20], np.int32))  # MiB
+    least = int(sizes.min())
+    return None if least == unknown else Available(least << 20, f"that of process {int(sizes.argmin())}")
 
 
 def _describe_plan(plan: Plan) -> str:
@@ -199,7 +219,7 @@ def _estimate_step(config: Config, network: "keras.Model") -> int:
     return estimate_step(config.model.name, count_output_bytes(network))
 
 
-def _hold(config: Config, source: Source, split: Split, network: "keras.Model") -> "Fit":
+def _hold(config: Config, source: Source, split: Split, network: "keras.Model", team: Team | None) -> "Fit":
     """Read the rows of both parts into memory, checking them."""
     from pointcnn_cli.fitting import Fit
 
@@ -207,10 +227,12 @@ def _hold(config: Config, source: Source, split: Split, network: "keras.Model") 
     with explain_shortage(f"reading {count} rows", _suggest(config, split)):
         training, validation = _read_part(source, split.train), _read_part(source, split.validation)
         _set_statistics(config, network, training)
-        return Fit(config, source.index, network, training, validation)
+        return Fit(config, source.index, network, training, validation, team=team)
 
 
-def _stream(config: Config, source: Source, split: Split, network: "keras.Model", plan: Plan) -> "Fit":
+def _stream(
+    config: Config, source: Source, split: Split, network: "keras.Model", plan: Plan, team: Team | None
+) -> "Fit":
     """Read all rows once, block by block: what is wrong with any is told before the first epoch."""
     from pointcnn_cli.batches import iterate_blocks
     from pointcnn_cli.fitting import Fit
@@ -222,7 +244,7 @@ def _stream(config: Config, source: Source, split: Split, network: "keras.Model"
         for part in checked:
             for block in iterate_blocks(np.arange(len(part.labels))):
                 part.source.read(block)
-        return Fit(config, source.index, network, training, validation, plan)
+        return Fit(config, source.index, network, training, validation, plan, team)
 
 
 def _set_statistics(config: Config, network: "keras.Model", training: "PartRows") -> bool:

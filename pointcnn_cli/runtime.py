@@ -1,12 +1,13 @@
 """The engine below Keras: environment variables before it is imported, the device, and what to record of both.
 
-What is TensorFlow's alone stands here.
+What is TensorFlow's or JAX's alone stands here, and in `distribution` where several devices or processes are meant.
 """
 
 import contextlib
 import importlib.metadata
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
@@ -14,10 +15,33 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pointcnn_cli import __version__
 from pointcnn_cli.errors import MissingDependencyError
 
-RECORDED_PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "safetensors", "scikit-learn", "jax")
+RECORDED_PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "safetensors", "scikit-learn", "jax", "jaxlib")
+NAMES = {"tensorflow": "TensorFlow", "jax": "JAX"}
+BACKENDS = {"tensorflow": "tensorflow keras", "jax": "'pointcnn-cli[jax]'"}
+"""What Keras may compute with, and what installs it. Not torch: its 'same' average pools are wrong in Keras 3.15."""
+
+
+def name_backend() -> str:
+    """What Keras computes with, or will once it is imported: the variable KERAS_BACKEND says so, by default TensorFlow.
+
+    What a keras.json says counts for nothing. Raises MissingDependencyError for a backend that is not of `BACKENDS`.
+    """
+    if "keras" in sys.modules:
+        import keras
+
+        return str(keras.backend.backend())
+    name = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if name not in BACKENDS:
+        raise MissingDependencyError(
+            f"KERAS_BACKEND is {name!r}; pointcnn computes with {' or '.join(BACKENDS)}",
+            f"unset KERAS_BACKEND, or set it to jax after: pip install {BACKENDS['jax']}",
+        )
+    return name
 
 
 def import_keras() -> None:
@@ -27,6 +51,7 @@ def import_keras() -> None:
     duration and shown only when the import fails; not so where there is no stderr, or no folder for temporary files.
     Raises MissingDependencyError when it fails.
     """
+    os.environ["KERAS_BACKEND"] = name_backend()
     # On CPUs without AVX-512 TensorFlow leaves oneDNN off, and 3-D convolutions are then up to 25 times slower.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "keras" in sys.modules:
@@ -78,16 +103,33 @@ def redirect_noise(shown: bool) -> Iterator[None]:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Within the block, what is below Python writes nothing to stdout, which is for results: Gloo greets there."""
+    try:
+        stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no stdout
+        yield
+        return
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
+
+
 def _touch_backend() -> None:
     """Import Keras and start its backend. Raises MissingDependencyError where one of them cannot be imported."""
     try:
-        import keras
+        import keras  # noqa: F401
 
-        _list_gpus(keras.backend.backend())
+        list_gpus()
     except Exception as error:
         raise MissingDependencyError(
             f"Keras or the library below it cannot be used ({type(error).__name__}: {error})",
-            "pip install --force-reinstall tensorflow keras; unset KERAS_BACKEND, and look at ~/.keras/keras.json",
+            f"pip install --force-reinstall {BACKENDS[os.environ['KERAS_BACKEND']]}",
         ) from error
     _ignore_user_settings()
 
@@ -103,16 +145,30 @@ def _ignore_user_settings() -> None:
     keras.config.set_max_steps_per_epoch(None)
 
 
-def choose_device(wanted: str) -> str:
-    """Make `wanted` (auto, cpu, gpu) the device of all that follows, and describe it in words.
+def set_seed(seed: int) -> None:
+    """Initial weights and the seeds of random layers follow from `seed` alone.
 
-    Raises MissingDependencyError when a GPU is asked for and none can be used. To be called once, before any tensor
-    exists.
+    On JAX Keras draws all of them from Python's generator; its own function would import TensorFlow for nothing.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        keras.utils.set_random_seed(seed)
+    else:
+        random.seed(seed)
+        np.random.seed(seed)
+
+
+def choose_device(wanted: str) -> str:
+    """Make `wanted` (auto, cpu, gpu, multi) the device of all that follows, and describe it in words.
+
+    With multi, one device is described here and the others are for `distribution` to take. Raises
+    MissingDependencyError when a GPU is asked for and none can be used. To be called once, before any tensor exists.
     """
     import keras
 
     backend = keras.backend.backend()
-    gpus = _list_gpus(backend)
+    gpus = list_gpus()
     if wanted == "gpu" and not gpus:
         raise MissingDependencyError(
             f"train.device is gpu, but {backend} sees no GPU",
@@ -143,7 +199,9 @@ def enable_determinism() -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _list_gpus(backend: str) -> list[Any]:
+def list_gpus() -> list[Any]:
+    """The GPUs that the backend sees; this starts it."""
+    backend = name_backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
@@ -182,12 +240,13 @@ def describe_environment(device: str) -> dict[str, Any]:
         "device": device,
         "threads": _read_threads(backend),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
+        "xla_flags": os.environ.get("XLA_FLAGS"),
     }
 
 
 def compare_environments(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two of `describe_environment`, of all that may change the bits of a result."""
-    keys = ("pointcnn", "python", "platform", "packages", "backend", "device", "threads", "onednn")
+    keys = ("pointcnn", "python", "platform", "packages", "backend", "device", "threads", "onednn", "xla_flags")
     return [f"{key} was {before.get(key)}, is {now[key]}" for key in keys if before.get(key) != now[key]]
 
 

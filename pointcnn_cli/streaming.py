@@ -151,14 +151,17 @@ class Stream:
         plan: Plan,
         seed: int,
         epochs: int,
+        share: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda order: order,
     ) -> None:
         """`part` has the training rows and nothing else; `rows` are their numbers in the data, `labels` their labels.
-        Channels are held as `dtypes`. `epochs`: the last one."""
+        Channels are held as `dtypes`. `epochs`: the last one. Of each epoch's order those rows are read that `share`
+        takes of it, in their order."""
         self._part = part
         self._labels = labels
         self._plan = plan
         self._seed = seed
         self._epochs = epochs
+        self._share = share
         self._blocks = find_blocks(rows, plan)
         held = min(plan.window_rows, len(rows))
         shapes = part.index.channel_shapes
@@ -188,15 +191,17 @@ class Stream:
             time.sleep(POLL_SECONDS)
             check()
 
-    def iterate_batches(self, epoch: int, size: int) -> Iterator[tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]]:
+    def iterate_batches(
+        self, epoch: int, size: int, check: Callable[[], None] | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]]:
         """Places (batch,) and channels, each (batch, depth, points, frames, 1), of all batches of this epoch; the last
-        may be smaller than `size`.
+        may be smaller than `size`. `check` as in `prepare`.
 
         Raises DataError, as reading does.
         """
         places, parts = np.zeros(0, np.int64), [tuple(channel[:0] for channel in self._held)]
         for window, order in enumerate(self._order(epoch)):
-            self._advance(epoch, window)
+            self._advance(epoch, window, check)
             where = np.argsort(np.argsort(order))  # rows of a window are held in the order in which they were read
             start = 0
             while start < len(order):
@@ -216,7 +221,8 @@ class Stream:
 
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
         if epoch not in self._orders:
-            order = order_windows(self._blocks, self._labels, self._plan, self._seed, epoch)
+            windows = order_windows(self._blocks, self._labels, self._plan, self._seed, epoch)
+            order = _share_windows(windows, self._share)
             self._orders = {e: windows for e, windows in self._orders.items() if e == epoch - 1} | {epoch: order}
         return self._orders[epoch]
 
@@ -253,6 +259,16 @@ class Stream:
                 raise futures.CancelledError
             for channel, values in zip(target, self._part.read(places[start:stop]), strict=True):
                 channel[start:stop] = values
+
+
+def _share_windows(
+    windows: list[NDArray[np.int64]], share: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
+    """What `share` takes of the windows as one order, window by window; without those of which it takes nothing."""
+    ends = np.cumsum([len(window) for window in windows])
+    kept = share(np.arange(ends[-1]))
+    cuts = np.searchsorted(kept, ends[:-1])
+    return [part for part in np.split(np.concatenate(windows)[kept], cuts) if len(part)]
 
 
 def _join(parts: list[tuple[NDArray[Any], ...]]) -> tuple[NDArray[Any], ...]:

@@ -17,26 +17,27 @@ from pointcnn_cli.checkpoints import RESTORE, Arrays
 from pointcnn_cli.config.changes import check_config, check_epochs, read_stored, store_config
 from pointcnn_cli.config.load import dump_config, load_resolved, resolve_paths
 from pointcnn_cli.config.schema import Config
-from pointcnn_cli.errors import ConfigError, Interrupted, PointcnnError, RunError
+from pointcnn_cli.distribution import START_AGAIN
+from pointcnn_cli.errors import ConfigError, Interrupted, PointcnnError, RunError, TrainingError
 from pointcnn_cli.files import check_new
+from pointcnn_cli.following import FollowedRun
 from pointcnn_cli.hdf5.fingerprint import check_fingerprint, compute_fingerprint
 from pointcnn_cli.hdf5.samples import DataIndex, Source
+from pointcnn_cli.joining import ALONE, Place
 from pointcnn_cli.loading import begin_fit, continue_fit
 from pointcnn_cli.memory import FREE_MEMORY, explain_shortage
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import SCHEMA_VERSION, RunDir, default_target
 from pointcnn_cli.runtime import (
-    choose_device,
     compare_environments,
     describe_environment,
-    enable_determinism,
-    import_keras,
 )
 from pointcnn_cli.signals import StopRequest, catch_stop_signals
 from pointcnn_cli.sources import open_source
 from pointcnn_cli.splits import build_split
 from pointcnn_cli.splits.files import read_run_split, split_document
 from pointcnn_cli.splits.parts import Split, describe_split
+from pointcnn_cli.starting import check_team, start_keras
 from pointcnn_cli.streaming import Plan
 from pointcnn_cli.tracking import Tracking, build_tracking
 
@@ -50,7 +51,8 @@ SavedState = tuple[int, Arrays, dict[str, Any], list[str]]  # as `RunDir.read_ne
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a training leaves: the directory and the score of the kept weights on the validation rows."""
+    """What a training leaves: the directory and the score of the kept weights on the validation rows (of several
+    processes the first has it; in the others it is empty)."""
 
     run: RunDir
     metrics: dict[str, Any]
@@ -70,8 +72,9 @@ def train(
     reporter: Reporter,
     inspect: Inspector | None = None,
     conclude: Finisher | None = None,
+    place: Place = ALONE,
 ) -> TrainedRun:
-    """Train as `config` says into the new directory `target` (default: below runs/).
+    """Train as `config` says into the new directory `target` (default: below runs/), with others where `place` says so.
 
     What `inspect` says of data and split is told as warnings before anything is trained. `conclude` is called last,
     with the finished run and its rows, which are still open.
@@ -79,40 +82,42 @@ def train(
     Raises the errors of its steps: DataError, MissingDependencyError, OutputError, TrainingError, Interrupted.
     """
     config, target = resolve_paths(config), check_new(target or default_target(config.name or "run"))
-    tracking = build_tracking(config, reporter)
+    tracking = Tracking([], reporter) if place.index else build_tracking(config, reporter)
     with open_source(config.data) as source:
         split = _describe(source.index, build_split(source.index, config.split), reporter)
         _check_class_weights(config, source.index)
         for warning in inspect(config, source, split) if inspect else ():
             reporter.warn(warning)
-        device = _start_keras(config, reporter)
-        with reporter.waiting("reading the rows"):
-            fit = begin_fit(config, source, split, device, reporter)
-        config = fit.config  # with the limit of a stream, so that training from the run's config repeats it
-        reporter.detail(fit.describe_layers())
-        run = RunDir.create(
-            target,
-            dump_config(config),
-            _build_manifest(config, source, fit, device, command),
-            split_document(source.index, split),
-        )
+        device, team = start_keras(config, reporter, place)
+        with team.explain_loss(START_AGAIN):
+            check_team(team, config, source, split, 0)
+            with reporter.waiting("reading the rows"):
+                fit = begin_fit(config, source, split, device, reporter, team)
+            config = fit.config  # with the limit of a stream, so that training from the run's config repeats it
+            reporter.detail(fit.describe_layers())
+            manifest = _build_manifest(config, source, fit, device, command)
+            if team.index:
+                run: RunDir = FollowedRun(Path(team.tell("")))
+            else:
+                run = RunDir.create(target, dump_config(config), manifest, split_document(source.index, split))
+                team.tell(str(run.path))
         reporter.say(f"run directory: {run.path}")
         try:
             trained = _finish(run, fit, reporter, tracking)
-            if conclude is not None:
+            if conclude is not None and not place.index:
                 conclude(run, source, reporter)
             return trained
         finally:
             run.unlock()
 
 
-def resume(path: Path, reporter: Reporter, conclude: Finisher | None = None) -> TrainedRun:
+def resume(path: Path, reporter: Reporter, conclude: Finisher | None = None, place: Place = ALONE) -> TrainedRun:
     """Continue the run in `path` after its newest whole state. A finished run is left alone, unless its epochs grew.
 
     Raises RunError for a run that is damaged or whose config was changed, ConfigError for a number of epochs that
     cannot be had, DataError for data that are not those of the run, OutputError where another process works on it.
     """
-    run = RunDir.open(path)
+    run = FollowedRun.open(path) if place.index else RunDir.open(path)
     before = run.read_manifest()
     config, began_as = load_resolved(run.config), read_stored(before.get("config"), run.config)
     check_config(config, began_as, run.config)
@@ -125,7 +130,7 @@ def resume(path: Path, reporter: Reporter, conclude: Finisher | None = None) -> 
             return _leave_alone(run, reporter)
         if manifest["status"] == "running":
             reporter.warn(_describe_vanished(before.get("process")))
-        return _continue(run, config, manifest, reporter, conclude)
+        return _continue(run, config, manifest, reporter, conclude, place)
     finally:
         run.unlock()
 
@@ -152,26 +157,34 @@ def _describe_vanished(process: Any) -> str:
 
 
 def _continue(
-    run: RunDir, config: Config, manifest: dict[str, Any], reporter: Reporter, conclude: Finisher | None
+    run: RunDir,
+    config: Config,
+    manifest: dict[str, Any],
+    reporter: Reporter,
+    conclude: Finisher | None,
+    place: Place,
 ) -> TrainedRun:
     found = run.read_newest_state()
     if found is None and manifest["status"] == "finished":
         raise RunError(f"{run.path}: no state to go on from; {run.checkpoints} holds none", RESTORE)
     before = read_stored(manifest.get("config"), run.config)
     check_epochs(config, before, found[0] if found else 0, run.config)
-    tracking = build_tracking(config, reporter)
+    tracking = Tracking([], reporter) if place.index else build_tracking(config, reporter)
     with open_source(config.data, expected_classes=tuple(manifest["classes"])) as source:
         check_fingerprint(source, manifest["data"])
         split = _describe(source.index, read_run_split(run.split, source.index.rows), reporter)
-        device = _start_keras(config, reporter)
-        with reporter.waiting("reading the rows"):
-            fit = continue_fit(config, source, split, device, Plan.restore(manifest.get("streaming")), reporter)
-        _restore(run, fit, found, reporter)
+        device, team = start_keras(config, reporter, place)
+        with team.explain_loss(START_AGAIN):
+            check_team(team, config, source, split, found[0] if found else 0)
+            plan = Plan.restore(manifest.get("streaming"))
+            with reporter.waiting("reading the rows"):
+                fit = continue_fit(config, source, split, device, plan, reporter, team)
+            _restore(run, fit, found, reporter)
         if differing := compare_environments(manifest["environment"], describe_environment(device)):
             reporter.warn("not bit-identical to an uninterrupted run: " + "; ".join(differing))
         run.update_manifest(status="running", config=store_config(config))
         trained = _finish(run, fit, reporter, tracking)
-        if conclude is not None:
+        if conclude is not None and not place.index:
             conclude(run, source, reporter)
         return trained
 
@@ -190,17 +203,6 @@ def _check_class_weights(config: Config, index: DataIndex) -> None:
             f"train.class_weight names {sorted(weights)}, the data have the classes {list(index.classes or ())}",
             "give one weight for every class, or set it to balanced",
         )
-
-
-def _start_keras(config: Config, reporter: Reporter) -> str:
-    reporter.detail("importing TensorFlow")
-    with reporter.waiting("starting TensorFlow"):
-        import_keras()
-    device = choose_device(config.train.device)
-    if config.train.deterministic:
-        enable_determinism()
-    reporter.say(f"device: {device}")
-    return device
 
 
 def _build_manifest(config: Config, source: Source, fit: "Fit", device: str, command: Sequence[str]) -> dict[str, Any]:
@@ -234,11 +236,19 @@ def _restore(run: RunDir, fit: "Fit", found: SavedState | None, reporter: Report
 def _finish(run: RunDir, fit: "Fit", reporter: Reporter, tracking: Tracking) -> TrainedRun:
     """Train what is left, score the kept weights, and say in the manifest how it ended."""
     started = time.monotonic()
+    hint = f"continue with: {run.resume_command}{fit.team.resume_option}"
     reporter.say(_describe_work(fit))
     try:
         with catch_stop_signals() as stop:
             tracking.start(run, fit.config, fit.history)
-            fit.run(run, reporter, stop, tracking.update)
+            try:
+                with fit.team.explain_loss(hint):
+                    fit.run(run, reporter, stop, tracking.update)
+            except TrainingError:
+                stop.check(hint)  # a process that was told to stop, as all were: the others are gone before it
+                raise
+            if fit.team.index:
+                return TrainedRun(run, {})
             with explain_shortage("scoring the validation rows", f"{FREE_MEMORY}, and go on with --resume"):
                 metrics = _score(run, fit, stop)
     except Exception as error:
@@ -280,7 +290,7 @@ def _score(run: RunDir, fit: "Fit", stop: StopRequest) -> dict[str, Any]:
         trained_classes=np.unique(fit.train.labels), epoch=fit.kept_epoch,
         selected_on_these_rows=fit.config.train.selects_on_validation,
     )  # fmt: skip
-    stop.check(f"continue with: {run.resume_command}")
+    stop.check(f"continue with: {run.resume_command}{fit.team.resume_option}")
     write_predictions(run.predictions, fit.classes, [scored.predictions], force=True)
     run.write_metrics(scored.metrics)
     return scored.metrics

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -49,6 +50,17 @@ def radhar_path() -> Path:
     if not path.exists():
         pytest.skip(f"real radar data not found at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def on_jax(tmp_path_factory) -> dict[str, str]:
+    """The environment of a process on JAX. Little is computed in tests, so it compiles quickly, and nothing twice."""
+    if find_spec("jax") is None:
+        pytest.skip("JAX is not installed: pip install 'pointcnn-cli[jax]'")
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT), **cache, **flags}
 
 
 @pytest.fixture(scope="session", autouse=True)

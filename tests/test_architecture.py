@@ -16,7 +16,7 @@ PACKAGE = "pointcnn_cli"
 # From the bottom up. A module, or package of modules, imports only what stands in its own layer or below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors", "reporting", "files", "timing"),  # "" is the package itself
-    ("config", "checkpoints", "rundir", "signals"),
+    ("config", "checkpoints", "rundir", "following", "signals"),
     ("hdf5", "splits", "metrics", "paired", "history"),
     (
         "layers",
@@ -27,12 +27,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "convert",
         "sources",
         "runtime",
+        "joining",
+        "distribution",
+        "pipelines",
+        "optimizers",
         "memory",
         "tables",
         "streaming",
     ),
     ("callbacks", "scoring", "feeding", "tracking"),
-    ("fitting", "loading", "training", "prediction"),
+    ("fitting", "loading", "starting", "training", "prediction"),
     ("evaluation", "diagnose", "report", "comparison", "export", "doctor", "proposal"),
     ("cli", "__main__"),
 )
@@ -41,7 +45,7 @@ LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("tensorflow", "keras", "jax", "sklearn", "matplotlib", "scipy", "pyarrow", "pandas", "tensorboard", "mlflow")
 HEAVY += ("onnx", "onnxruntime", "openvino", "ai_edge_litert", "tf2onnx")
 KERAS_MODULES = {  # import it at their top
-    *("layers", "augment", "models", "batches", "callbacks", "scoring", "feeding", "fitting"),
+    *("layers", "augment", "models", "batches", "callbacks", "scoring", "feeding", "fitting", "optimizers"),
     *("diagnose.arms", "diagnose.arrays", "diagnose.lab", "diagnose.networks"),
     "diagnose.experiments",
     *(f"diagnose.experiments.{name}" for name in ("attribution", "evidence", "memorise", "patched", "rates")),

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -110,7 +111,7 @@ def test_a_training_in_barren_surroundings_ends_the_same(trained, tmp_path):
     assert sorted(os.listdir(folder)) == ["run"]  # no .keras and the like in the working directory
 
 
-USERS_KERAS = {"floatx": "float16", "epsilon": 1e-3, "backend": "tensorflow", "image_data_format": "channels_first"}
+USERS_KERAS = {"floatx": "float16", "epsilon": 1e-3, "backend": "jax", "image_data_format": "channels_first"}
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="a small file system is mounted with unshare")
@@ -134,8 +135,25 @@ def test_a_read_only_home_a_full_temporary_folder_and_other_uses_of_keras_change
     assert score["confusion_matrix"] == trained.metrics["confusion_matrix"]
 
 
-def test_a_keras_that_cannot_be_imported_is_a_missing_package(trained):
-    done = pointcnn("evaluate", trained.run.path, env={**os.environ, "KERAS_BACKEND": "none_such"})
+@pytest.mark.parametrize("backend", ["none_such", "torch"])
+def test_a_backend_that_pointcnn_does_not_know_is_refused(trained, backend):
+    done = pointcnn("evaluate", trained.run.path, env={**os.environ, "KERAS_BACKEND": backend})
     assert done.returncode == 5
-    assert "none_such" in done.stderr
+    assert f"KERAS_BACKEND is '{backend}'; pointcnn computes with tensorflow or jax" in done.stderr
+    assert "Try: unset KERAS_BACKEND" in done.stderr
+
+
+def test_a_keras_that_cannot_be_imported_is_a_missing_package(trained, tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('no such engine')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "KERAS_BACKEND": "tensorflow"}
+    done = pointcnn("evaluate", trained.run.path, env=environment)
+    assert done.returncode == 5
+    assert "no such engine" in done.stderr
     assert "Try: pip install" in done.stderr
+
+
+@pytest.mark.skipif(find_spec("jax") is not None, reason="JAX is installed")
+def test_a_jax_that_is_not_installed_is_a_missing_package(trained):
+    done = pointcnn("evaluate", trained.run.path, env={**os.environ, "KERAS_BACKEND": "jax"})
+    assert done.returncode == 5
+    assert "Try: pip install --force-reinstall 'pointcnn-cli[jax]'" in done.stderr

@@ -10,8 +10,9 @@ from pointcnn_cli.batches import permute_rows
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.errors import RunError, TrainingError
 from pointcnn_cli.feeding import PartRows
-from pointcnn_cli.fitting import Fit, build_network, build_optimizer, compute_row_weights
+from pointcnn_cli.fitting import Fit, build_network
 from pointcnn_cli.hdf5.samples import ArraySource, Samples
+from pointcnn_cli.optimizers import build_optimizer, compute_row_weights
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.signals import StopRequest

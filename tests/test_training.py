@@ -248,14 +248,14 @@ def test_a_finished_run_grows_to_what_a_longer_one_would_have_been(tmp_path):
 
 def test_deterministic_switches_tensorflow_for_the_whole_process():
     code = """
-import sys
-from pointcnn_cli import training
 from pointcnn_cli.config.load import load_config
 from pointcnn_cli.reporting import Reporter
-training.import_keras()
+from pointcnn_cli.runtime import import_keras
+from pointcnn_cli.starting import start_keras
+import_keras()
 from tensorflow.python.framework.config import is_op_determinism_enabled
 for wanted in ("false", "true"):
-    training._start_keras(load_config("configs/smoke.yaml", [f"train.deterministic={wanted}"]), Reporter())
+    start_keras(load_config("configs/smoke.yaml", [f"train.deterministic={wanted}"]), Reporter())
     print(is_op_determinism_enabled())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

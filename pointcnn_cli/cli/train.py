@@ -28,6 +28,10 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Continue an interrupted run instead.")
     ] = None,
+    distributed: Annotated[
+        bool,
+        typer.Option("--distributed", help="Train together with other processes: KERAS_DISTRIBUTION_* say which."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Train a network as a YAML config says.
@@ -36,26 +40,35 @@ def train(
 
     Prints the score on the validation rows; the last line is the run directory. An interrupted training goes on with:
     [bold]pointcnn train --resume RUN[/bold]
+
+    With --distributed the same command runs in several processes (docs/scaling.md); the first writes, the others are
+    silent unless they fail.
     """
     from pointcnn_cli import diagnose, training
     from pointcnn_cli.config.load import STDIN, load_config
+    from pointcnn_cli.joining import ALONE, read_place
     from pointcnn_cli.report import write_after_training
+    from pointcnn_cli.reporting import Reporter
 
-    reporter = ConsoleReporter()
+    place = read_place(os.environ) if distributed else ALONE
+    reporter = Reporter() if place.index else ConsoleReporter()
     if resume is not None:
         if config is not None or settings or output is not None:
             raise UsageError(
                 "--resume needs nothing else: the run has its own config",
                 f"pointcnn train --resume {shlex.quote(str(resume))}",
             )
-        trained = training.resume(resume, reporter, conclude=write_after_training)
+        trained = training.resume(resume, reporter, conclude=write_after_training, place=place)
     elif config is None:
         raise UsageError("no config was given", "pointcnn train configs/base.yaml")
     else:
         loaded = load_config(config, settings or (), stdin_text=read_stdin() if config == STDIN else None)
         trained = training.train(
-            loaded, output, sys.argv, reporter, inspect=diagnose.warn_before_training, conclude=write_after_training
-        )
+            loaded, output, sys.argv, reporter,
+            inspect=diagnose.warn_before_training, conclude=write_after_training, place=place,
+        )  # fmt: skip
+    if place.index:
+        return
     if json:
         print_json({**trained.metrics, "run": str(trained.run.path)})
         return

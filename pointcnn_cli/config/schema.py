@@ -164,7 +164,7 @@ class TrainConfig(Section):
     epochs: int = Field(30, ge=1, le=100_000)
     """Passes over the training rows."""
     batch_size: int = Field(50, ge=1, le=65_536)
-    """Rows a step."""
+    """Rows a step, of all devices together."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """`sgd` has Nesterov momentum 0.9."""
     learning_rate: float = Field(1e-3, gt=0.0, le=10.0)
@@ -187,8 +187,9 @@ class TrainConfig(Section):
     """Which weights the run stands for."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Arithmetic; the mixed kinds are for GPUs."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """`auto` takes a GPU if there is one; `gpu` fails without one."""
+    device: Literal["auto", "cpu", "gpu", "multi"] = "auto"
+    """`auto` takes a GPU if there is one; `gpu` fails without one; `multi` shares each batch between all GPUs of this
+    machine, and fails where there are fewer than two."""
     deterministic: bool = False
     """Use only operations that give the same bits each time. On a GPU needed for equal weights from equal configs, and
     slower, since it does without XLA. CPUs give equal bits without it; there it costs nothing that can be measured."""

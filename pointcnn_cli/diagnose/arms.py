@@ -16,7 +16,7 @@ from pointcnn_cli.batches import permute_rows
 from pointcnn_cli.diagnose.facts import Rows
 from pointcnn_cli.diagnose.lab import Lab, Patches, find_filled, measure_inputs, name_classes
 from pointcnn_cli.diagnose.networks import predict_inputs
-from pointcnn_cli.fitting import compute_row_weights
+from pointcnn_cli.optimizers import compute_row_weights
 
 SCORED_TRAINING_ROWS = 300  # for training accuracy: a binomial standard error of at most 2.9 points
 

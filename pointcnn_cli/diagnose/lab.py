@@ -18,8 +18,8 @@ from pointcnn_cli.config.schema import Config
 from pointcnn_cli.diagnose.case import Case
 from pointcnn_cli.diagnose.facts import LabelledParts, Rows
 from pointcnn_cli.diagnose.networks import as_class_scores, as_model_inputs, build_from_config, clone_untrained
-from pointcnn_cli.fitting import build_optimizer
 from pointcnn_cli.models import QUICK_MOMENTUM
+from pointcnn_cli.optimizers import build_optimizer
 from pointcnn_cli.splits.parts import compute_chance
 
 MOST_ROWS = 5_000  # held in memory; arms of a few hundred steps see no more
