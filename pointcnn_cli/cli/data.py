@@ -61,7 +61,7 @@ def _show(found: dict[str, Any], reporter: ConsoleReporter) -> None:
     for problem in found["problems"]:
         reporter.warn(problem["problem"] + (f"\n  Try: {problem['hint']}" if problem["hint"] else ""))
     if not found["problems"]:
-        reporter.say(f"next: pointcnn config init my.yaml --data {shlex.quote(str(file))}")
+        reporter.say(f"next: pointcnn config init my.yaml --data {shlex.quote(found['file'])}")
 
 
 @app.command()
