@@ -73,7 +73,7 @@ def _draw_curves(axes: "Axes", history: Sequence[Mapping[str, float]], training:
     margin = max(0.5, 0.02 * (max(epochs) - min(epochs)))
     axes.set_xlim(min(epochs) - margin, max(epochs) + margin)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
 
 
 def _draw_level(axes: "Axes", value: float, colour: str, words: str, dash: tuple[float, float]) -> None:
