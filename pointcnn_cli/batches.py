@@ -166,12 +166,17 @@ def predict_rows(model: keras.Model, source: Source, rows: NDArray[np.int64]) ->
     of one shape serves all.
     """
     for block in iterate_blocks(rows, PREDICTION_ROWS):
-        channels = [c.astype(np.float32, copy=False) for c in source.read(block)]
-        outputs = []
-        for start in range(0, len(block), PREDICTION_BATCH):
-            batch = [c[start : start + PREDICTION_BATCH] for c in channels]
-            size = len(batch[0])
-            if size < PREDICTION_BATCH:
-                batch = [np.concatenate([b, np.zeros((PREDICTION_BATCH - size, *b.shape[1:]), b.dtype)]) for b in batch]
-            outputs.append(keras.ops.convert_to_numpy(model.predict_on_batch(batch))[:size])
-        yield np.concatenate(outputs)
+        yield predict_block(model, source.read(block))
+
+
+def predict_block(model: keras.Model, stored: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
+    """Class probabilities (rows, classes) of the rows in these channels, in batches as `predict_rows` makes them."""
+    channels = [c.astype(np.float32, copy=False) for c in stored]
+    outputs = []
+    for start in range(0, len(channels[0]), PREDICTION_BATCH):
+        batch = [c[start : start + PREDICTION_BATCH] for c in channels]
+        size = len(batch[0])
+        if size < PREDICTION_BATCH:
+            batch = [np.concatenate([b, np.zeros((PREDICTION_BATCH - size, *b.shape[1:]), b.dtype)]) for b in batch]
+        outputs.append(keras.ops.convert_to_numpy(model.predict_on_batch(batch))[:size])
+    return np.concatenate(outputs)

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -147,6 +147,36 @@ def make_draft(parent: Path, names: Collection[str]) -> tuple[Path, int]:
         if draft.is_dir():
             return draft, lock
         os.close(lock)
+
+
+def create_folder(target: Path, names: Collection[str], fill: Callable[[Path], None]) -> int:
+    """Make the folder `target`, which appears by one rename, with what `fill` puts into it, and return the lock on it.
+
+    `names` are what `fill` makes. What killed processes left beside it half made is removed. Raises OutputError when
+    `target` exists or cannot be made; then nothing is left of it.
+    """
+    try:
+        draft, lock = make_draft(target.parent, names)
+    except OSError as error:
+        raise output_error(target, error) from error
+    try:
+        fill(draft)
+        os.rename(draft, target)
+        try:
+            sync_folder(target.parent)
+        except OSError:
+            os.rename(target, draft)
+            raise
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(lock)
+        if isinstance(error, OSError):
+            raise output_error(target, error) from error
+        if isinstance(error, OutputError):
+            raise OutputError(error.message.replace(str(draft), str(target)), error.hint) from error
+        raise
+    return lock
 
 
 def sweep(folder: Path) -> None:

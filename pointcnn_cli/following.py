@@ -20,6 +20,9 @@ class FollowedRun(RunDir):
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Not by this process."""
 
+    def write_calibration(self, calibration: Mapping[str, Any]) -> None:
+        """Not by this process."""
+
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Not by this process."""
 

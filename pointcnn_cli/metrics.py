@@ -184,3 +184,23 @@ def compute_wilson_interval(share: float, rows: float, quantile: float) -> tuple
     half = float(np.sqrt(spread * (share * (1 - share) + spread / 4)))
     low, high = (centre - half) / (1 + spread), (centre + half) / (1 + spread)
     return max(0.0, low), min(1.0, high)
+
+
+def compute_mean_interval(values: NDArray[np.float64], groups: NDArray[np.int64] | None) -> list[float] | None:
+    """A 95 % interval [low, high] of the mean of `values` (rows,), such as paired differences.
+
+    Rows of a group go together: the variance is that of a ratio of sums over groups (Cochran 1977, "Sampling
+    Techniques", 2.11 and 9A.2), with Student's t and G - 1 degrees of freedom. None where fewer than two groups, or no
+    variance between them, leave nothing to go by.
+    """
+    from scipy.special import stdtrit
+
+    values = np.asarray(values, dtype=np.float64)
+    codes = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    mean, count = float(values.mean()), int(codes.max()) + 1
+    residuals = np.bincount(codes, weights=values - mean)  # (groups,) sums
+    spread = float(np.sqrt((residuals**2).sum() * count / max(count - 1, 1)) / len(values))
+    if count < 2 or spread < 1e-12:
+        return None
+    half = float(stdtrit(count - 1, 0.5 + CONFIDENCE_LEVEL / 2)) * spread
+    return [mean - half, mean + half]

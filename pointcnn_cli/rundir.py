@@ -2,40 +2,28 @@
 
 import contextlib
 import csv
-import hashlib
 import io
-import json
 import os
 import platform
 import re
 import secrets
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from pointcnn_cli.checkpoints import RESTORE, Arrays, pack, unpack
+from pointcnn_cli.checkpoints import Arrays, pack, unpack
+from pointcnn_cli.documents import cannot_read, read_document, read_sealed, write_document, write_sealed
 from pointcnn_cli.errors import OutputError, RunError
-from pointcnn_cli.files import (
-    check_new,
-    lock_folder,
-    make_draft,
-    output_error,
-    read_regular,
-    sweep,
-    sync_folder,
-    write_whole,
-)
+from pointcnn_cli.files import check_new, create_folder, lock_folder, output_error, read_regular, sweep, write_whole
 
-SCHEMA_VERSION = 1
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 MANIFEST_KEYS = {"status": str, "classes": list, "channel_shapes": list, "data": dict, "environment": dict}
 """Keys of the manifest that others read, and their types."""
-DIGEST_KEY = "sha256"  # of the manifest: over all its other keys; older manifests have none
-MOST_JSON_BYTES = 32 << 20  # of a document that is read; one of 1000 classes takes 15 MB, most take a few kilobytes
+UNCALIBRATED = "the run was trained without it; train with --set train.calibrate=true"
 STATE_NAME = re.compile(r"state-([0-9]+)\.safetensors")
+RUNS = "runs"  # the folder of runs: below the working directory, or in a cross-validation
 STATES_KEPT = 2  # the newest, and one to fall back on when it is damaged
 
 
@@ -51,6 +39,7 @@ class RunDir:
         self.predictions = path / "predictions.csv"
         self.metrics = path / "metrics.json"
         self.report = path / "report.html"
+        self.calibration = path / "calibration.json"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.safetensors"
         self.last = self.checkpoints / "last.safetensors"
@@ -69,33 +58,17 @@ class RunDir:
         What killed processes left beside it half made is removed. Raises OutputError when `target` exists or cannot be
         made; then nothing is left of it.
         """
-        target = check_new(target)
-        created = cls(target)
-        try:
-            names = {path.name for path in (created.config, created.manifest, created.split, created.checkpoints)}
-            temporary, created._lock = make_draft(target.parent, names)
-        except OSError as error:
-            raise output_error(target, error) from error
-        draft = cls(temporary)
-        try:
+        created = cls(check_new(target))
+        names = {path.name for path in (created.config, created.manifest, created.split, created.checkpoints)}
+
+        def fill(folder: Path) -> None:
+            draft = cls(folder)
             draft.checkpoints.mkdir()
             write_whole(draft.config, config.encode())
-            draft._write_manifest({**manifest, "process": _describe_process()})
-            _write_json(draft.split, split)
-            os.rename(temporary, target)
-            try:
-                sync_folder(target.parent)
-            except OSError:
-                os.rename(target, temporary)
-                raise
-        except BaseException as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            created.unlock()
-            if isinstance(error, OSError):
-                raise output_error(target, error) from error
-            if isinstance(error, OutputError):
-                raise OutputError(error.message.replace(str(temporary), str(target)), error.hint) from error
-            raise
+            write_sealed(draft.manifest, {**manifest, "process": _describe_process()})
+            write_document(draft.split, split)
+
+        created._lock = create_folder(created.path, names, fill)
         return created
 
     @classmethod
@@ -108,10 +81,11 @@ class RunDir:
             )
         missing = [p.name for p in (run.config, run.manifest, run.split) if not os.path.isfile(p)]
         if missing:
-            raise RunError(
-                f"{path}: not a run directory; it has no {', '.join(missing)}",
-                "name the directory that pointcnn train made",
+            below = path / RUNS
+            hint = (
+                f"name one of the runs in {below}" if below.is_dir() else "name the directory that pointcnn train made"
             )
+            raise RunError(f"{path}: not a run directory; it has no {', '.join(missing)}", hint)
         return run
 
     def lock(self) -> None:
@@ -138,30 +112,27 @@ class RunDir:
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest. Raises RunError when it is damaged or of a newer pointcnn."""
-        manifest = _read_json(self.manifest)
-        digest = manifest.pop(DIGEST_KEY, None)
-        if digest not in (None, _compute_digest(manifest)):
-            raise RunError(f"{self.manifest}: damaged or edited; its content does not match its digest", RESTORE)
-        if wrong := [key for key, kind in MANIFEST_KEYS.items() if not isinstance(manifest.get(key), kind)]:
-            raise RunError(
-                f"{self.manifest}: damaged; it lacks {', '.join(wrong)}, or they are of another type", RESTORE
-            )
-        return manifest
+        return read_sealed(self.manifest, MANIFEST_KEYS)
 
     def update_manifest(self, **changes: Any) -> None:
         """Write the manifest anew with these keys changed."""
-        self._write_manifest({**self.read_manifest(), **changes})
-
-    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        _write_json(self.manifest, {**manifest, DIGEST_KEY: _compute_digest(manifest)})
+        write_sealed(self.manifest, {**self.read_manifest(), **changes})
 
     def read_metrics(self) -> dict[str, Any]:
         """The scores. Raises RunError when they are missing or damaged."""
-        return _read_json(self.metrics)
+        return read_document(self.metrics)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json."""
-        _write_json(self.metrics, metrics)
+        write_document(self.metrics, metrics)
+
+    def read_calibration(self) -> dict[str, Any]:
+        """The fitted temperature, and what it does. Raises RunError where the run has none."""
+        return read_document(self.calibration, UNCALIBRATED)
+
+    def write_calibration(self, calibration: Mapping[str, Any]) -> None:
+        """Write calibration.json."""
+        write_document(self.calibration, calibration)
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write history.csv: one line an epoch; numbers survive the round trip."""
@@ -243,14 +214,14 @@ class RunDir:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise _cannot_read(self.checkpoints, error) from error
+            raise cannot_read(self.checkpoints, error) from error
         return sorted((int(found[1]) for name in names if (found := STATE_NAME.fullmatch(name))), reverse=True)
 
 
 def default_target(name: str) -> Path:
     """`runs/NAME/TIME-ID` below the working directory."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / name / f"{stamp}-{secrets.token_hex(2)}"
+    return Path(RUNS) / name / f"{stamp}-{secrets.token_hex(2)}"
 
 
 def _lock_run(folder: Path) -> int:
@@ -273,38 +244,6 @@ def _describe_process() -> dict[str, Any]:
 def _name_holder(folder: Path) -> str:
     """Who locked `folder`, as its manifest says."""
     with contextlib.suppress(RunError, KeyError, TypeError):
-        process = _read_json(RunDir(folder).manifest)["process"]
+        process = read_document(RunDir(folder).manifest)["process"]
         return f"pid {process['pid']} on {process['host']}"
     return "pid unknown"
-
-
-def _compute_digest(document: Mapping[str, Any]) -> str:
-    """Of the content alone: the same however the JSON is laid out."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, text.encode(errors="backslashreplace"))  # bytes of a path that are not text: JSON's \udcxx
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(read_regular(path, MOST_JSON_BYTES))
-        version = document["schema_version"]
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file", "the training did not end; continue it with --resume") from None
-    except OSError as error:
-        raise _cannot_read(path, error) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: damaged ({error})", RESTORE) from error
-    if version != SCHEMA_VERSION:
-        raise RunError(
-            f"{path}: schema_version is {version}, this pointcnn reads {SCHEMA_VERSION}",
-            "use the pointcnn that made it",
-        )
-    return dict(document)
-
-
-def _cannot_read(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path}: cannot be read ({error.strerror or error})", "check the disk and the permissions")

@@ -185,6 +185,23 @@ def choose_device(wanted: str) -> str:
     return f"GPU ({gpus[0].name})" if gpus and wanted != "cpu" else "CPU"
 
 
+def limit_threads(threads: int | None) -> None:
+    """Compute with so many threads on the CPU; None leaves it to the backend, which takes all CPUs.
+
+    To be called before the backend starts; where it has (several runs in one process) its threads stay.
+    """
+    if threads is None:
+        return
+    os.environ["NPROC"] = str(threads)  # what XLA's client for CPUs, which JAX uses, takes for the number of CPUs
+    if name_backend() == "tensorflow":
+        import_keras()
+        import tensorflow as tf
+
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
 def enable_determinism() -> None:
     """Make every operation give the same bits each time, for the rest of the process, where a switch for it exists.
 
@@ -269,6 +286,8 @@ def _read_threads(backend: str) -> dict[str, int | None]:
 
         threads["intra_op"] = tf.config.threading.get_intra_op_parallelism_threads()
         threads["inter_op"] = tf.config.threading.get_inter_op_parallelism_threads()
+    elif os.environ.get("NPROC", "").isdigit():
+        threads["nproc"] = int(os.environ["NPROC"])
     return threads
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointcnn_cli.batches import predict_rows
 from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.samples import DataIndex, Source
 from pointcnn_cli.metrics import compute_metrics
 from pointcnn_cli.reporting import Reporter
+from pointcnn_cli.splits.parts import require_labels
 from pointcnn_cli.tables import Predictions
 
 if TYPE_CHECKING:
@@ -43,16 +43,38 @@ def score_rows(
     `numbers` are the numbers of these rows in `index`, where `source` holds only a part of it. Raises DataError
     without labels.
     """
+    check_labels(index)
+    probabilities = np.concatenate(list(_predict(model, source, rows, reporter or Reporter())))
+    return score_probabilities(
+        probabilities, index, numbers,
+        trained_classes=trained_classes, epoch=epoch, selected_on_these_rows=selected_on_these_rows,
+    )  # fmt: skip
+
+
+def check_labels(index: DataIndex) -> None:
+    """Raise DataError where there is nothing to compare predictions with."""
     if index.labels is None or index.classes is None:
         raise DataError(
             f"{index.files[0].path}: there are no labels to compare predictions with",
             "name the dataset that holds them with --set data.labels=NAME, or use pointcnn predict",
         )
-    labels = index.labels[numbers]
+
+
+def score_probabilities(
+    probabilities: NDArray[np.float32],
+    index: DataIndex,
+    numbers: NDArray[np.int64],
+    *,
+    trained_classes: NDArray[np.int64],
+    epoch: int | None,
+    selected_on_these_rows: bool,
+) -> Scored:
+    """Compare `probabilities` (rows, classes) with the labels that `index` has for the rows of these `numbers`."""
+    all_labels, classes = require_labels(index)
+    labels = all_labels[numbers]
     groups = None if index.groups is None else index.groups[numbers]
-    probabilities = np.concatenate(list(_predict(model, source, rows, reporter or Reporter())))
     metrics = compute_metrics(
-        labels, probabilities, groups, index.classes, trained_classes,
+        labels, probabilities, groups, classes, trained_classes,
         epoch=epoch, selected_on_these_rows=selected_on_these_rows,
     )  # fmt: skip
     return Scored(
@@ -61,7 +83,7 @@ def score_rows(
             numbers,
             index.name_files(numbers),
             probabilities,
-            labels=[index.classes[i] for i in labels],
+            labels=[classes[i] for i in labels],
             groups=None if groups is None else [_name_group(index, int(g)) for g in groups],
         ),
     )
@@ -71,6 +93,8 @@ def _predict(
     model: "keras.Model", source: Source, rows: NDArray[np.int64], reporter: Reporter
 ) -> Iterator[NDArray[np.float32]]:
     """Probabilities block by block, and progress."""
+    from pointcnn_cli.batches import predict_rows
+
     reporter.start_rows(len(rows))
     try:
         for block in predict_rows(model, source, rows):

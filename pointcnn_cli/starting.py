@@ -13,6 +13,7 @@ from pointcnn_cli.runtime import (
     describe_environment,
     enable_determinism,
     import_keras,
+    limit_threads,
     name_backend,
 )
 from pointcnn_cli.splits.parts import Split
@@ -25,6 +26,7 @@ def start_keras(config: Config, reporter: Reporter, place: Place = ALONE) -> tup
         join(place)
     reporter.detail(f"importing {NAMES[name_backend()]}")
     with reporter.waiting(f"starting {NAMES[name_backend()]}"):
+        limit_threads(config.train.threads)
         import_keras()
     device = choose_device(config.train.device)
     team = build_team(config.train.device, place)

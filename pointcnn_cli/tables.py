@@ -3,8 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +34,8 @@ class Predictions:
     """The true class of each row, where known and asked for."""
     groups: list[str] | None = None
     """The group of each row, where known and asked for."""
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """(rows,) further columns by name, which follow all others; numbers."""
 
 
 Writer = Callable[[BinaryIO, tuple[str, ...], Iterable[Predictions]], int]
@@ -95,12 +97,16 @@ def _write_jsonl(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Pr
 
 def _write_hdf5(stream: BinaryIO, classes: tuple[str, ...], blocks: Iterable[Predictions]) -> int:
     # Probabilities of all rows stay in memory until the end: a thousandth of what the rows themselves would take.
-    probabilities = np.concatenate([block.probabilities for block in _at_least_one(classes, blocks)])
+    kept = list(_at_least_one(classes, blocks))
+    probabilities = np.concatenate([block.probabilities for block in kept])
     # HDF5 may crash the process on a full disk, so it writes to memory and the stream gets the bytes.
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         predicted = file.create_dataset("predicted", data=probabilities.argmax(axis=1), track_times=False)
         file.create_dataset("probabilities", data=probabilities, track_times=False)
+        for name in kept[0].columns:
+            column = np.concatenate([block.columns[name] for block in kept])
+            file.create_dataset(name, data=column, track_times=False)
         for owner in (file, predicted):
             owner.attrs.create("classes", list(classes), dtype=h5py.string_dtype())
     stream.write(image.getbuffer())
@@ -127,7 +133,8 @@ def _build_arrow_table(classes: tuple[str, ...], block: Predictions) -> Any:
     numbers = [pa.array(column, pa.float32()) for column in (p.max(axis=1), *np.ascontiguousarray(p.T))]
     texts = [pa.array(column, pa.string()) for column in (block.labels, block.groups) if column is not None]
     columns = [pa.array(block.numbers), pa.array(files, pa.string()), pa.array(predicted, pa.string())]
-    return pa.table(columns + numbers + texts, _name_columns(classes, block))
+    further = [pa.array(column) for column in block.columns.values()]
+    return pa.table(columns + numbers + texts + further, _name_columns(classes, block))
 
 
 WRITERS: dict[str, Writer] = {
@@ -155,16 +162,25 @@ def _encode(text: str) -> bytes:
 
 def _name_columns(classes: tuple[str, ...], block: Predictions) -> list[str]:
     names = ["index", "file", "predicted", "confidence", *(f"p_{name}" for name in classes)]
-    return names + ["label"] * (block.labels is not None) + ["group"] * (block.groups is not None)
+    names += ["label"] * (block.labels is not None) + ["group"] * (block.groups is not None)
+    return names + list(block.columns)
 
 
 def _list_rows(classes: tuple[str, ...], block: Predictions) -> Iterator[list[Any]]:
     """One list of values a row; probabilities rounded to nine significant digits, which give the same float32."""
     predicted = block.probabilities.argmax(axis=1)
+    further = [_round(column) for column in block.columns.values()]
     for i, p in enumerate(block.probabilities):
         values = [float(f"{value:.9g}") for value in p]
         row = [int(block.numbers[i]), block.files[i], classes[predicted[i]], max(values), *values]
-        yield row + [column[i] for column in (block.labels, block.groups) if column is not None]
+        row += [column[i] for column in (block.labels, block.groups) if column is not None]
+        yield row + [column[i] for column in further]
+
+
+def _round(column: NDArray[Any]) -> list[Any]:
+    """Python's numbers; of floating-point ones nine significant digits."""
+    values: list[Any] = column.tolist()
+    return [float(f"{value:.9g}") for value in values] if column.dtype.kind == "f" else values
 
 
 def _format_rows(classes: tuple[str, ...], block: Predictions) -> Iterator[list[Any]]:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pointcnn_cli.calibration import compute_calibration
 from pointcnn_cli.checkpoints import RESTORE, Arrays
 from pointcnn_cli.config.changes import check_config, check_epochs, read_stored, store_config
 from pointcnn_cli.config.load import dump_config, load_resolved, resolve_paths
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.distribution import START_AGAIN
+from pointcnn_cli.documents import SCHEMA_VERSION
 from pointcnn_cli.errors import ConfigError, Interrupted, PointcnnError, RunError, TrainingError
 from pointcnn_cli.files import check_new
 from pointcnn_cli.following import FollowedRun
@@ -27,7 +29,7 @@ from pointcnn_cli.joining import ALONE, Place
 from pointcnn_cli.loading import begin_fit, continue_fit
 from pointcnn_cli.memory import FREE_MEMORY, explain_shortage
 from pointcnn_cli.reporting import Reporter
-from pointcnn_cli.rundir import SCHEMA_VERSION, RunDir, default_target
+from pointcnn_cli.rundir import RunDir, default_target
 from pointcnn_cli.runtime import (
     compare_environments,
     describe_environment,
@@ -279,7 +281,8 @@ def _describe_work(fit: "Fit") -> str:
 
 
 def _score(run: RunDir, fit: "Fit", stop: StopRequest) -> dict[str, Any]:
-    """predictions.csv and metrics.json of the kept weights on the validation rows."""
+    """predictions.csv, metrics.json and, where asked for, calibration.json of the kept weights on the validation
+    rows."""
     from pointcnn_cli.scoring import score_rows
     from pointcnn_cli.tables import write_predictions
 
@@ -292,6 +295,10 @@ def _score(run: RunDir, fit: "Fit", stop: StopRequest) -> dict[str, Any]:
     )  # fmt: skip
     stop.check(f"continue with: {run.resume_command}{fit.team.resume_option}")
     write_predictions(run.predictions, fit.classes, [scored.predictions], force=True)
+    if fit.config.train.calibrate:
+        groups = None if fit.index.groups is None else fit.index.groups[rows.numbers]
+        probabilities = scored.predictions.probabilities
+        run.write_calibration(compute_calibration(rows.labels, probabilities, groups, fit.kept_epoch))
     run.write_metrics(scored.metrics)
     return scored.metrics
 

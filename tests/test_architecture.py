@@ -16,8 +16,8 @@ PACKAGE = "pointcnn_cli"
 # From the bottom up. A module, or package of modules, imports only what stands in its own layer or below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("", "errors", "reporting", "files", "timing"),  # "" is the package itself
-    ("config", "checkpoints", "rundir", "following", "signals"),
-    ("hdf5", "splits", "metrics", "paired", "history"),
+    ("config", "checkpoints", "documents", "rundir", "cvdir", "following", "signals"),
+    ("hdf5", "splits", "metrics", "averaging", "calibration", "paired", "history"),
     (
         "layers",
         "augment",
@@ -37,7 +37,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("callbacks", "scoring", "feeding", "tracking"),
     ("fitting", "loading", "starting", "training", "prediction"),
-    ("evaluation", "diagnose", "report", "comparison", "export", "doctor", "proposal"),
+    (
+        *("evaluation", "ensemble", "bulk", "diagnose", "report", "comparison", "crossval", "export", "doctor"),
+        "proposal",
+    ),
     ("cli", "__main__"),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -45,7 +48,7 @@ LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("tensorflow", "keras", "jax", "sklearn", "matplotlib", "scipy", "pyarrow", "pandas", "tensorboard", "mlflow")
 HEAVY += ("onnx", "onnxruntime", "openvino", "ai_edge_litert", "tf2onnx")
 KERAS_MODULES = {  # import it at their top
-    *("layers", "augment", "models", "batches", "callbacks", "scoring", "feeding", "fitting", "optimizers"),
+    *("layers", "augment", "models", "batches", "callbacks", "feeding", "fitting", "optimizers"),
     *("diagnose.arms", "diagnose.arrays", "diagnose.lab", "diagnose.networks"),
     "diagnose.experiments",
     *(f"diagnose.experiments.{name}" for name in ("attribution", "evidence", "memorise", "patched", "rates")),

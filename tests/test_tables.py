@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pointcnn_cli.errors import DataError, OutputError, UsageError
-from pointcnn_cli.tables import Predictions, write_csv, write_predictions
+from pointcnn_cli.errors import DataError, OutputError, RunError, UsageError
+from pointcnn_cli.tables import Predictions, read_predictions, write_csv, write_predictions
 
 CLASSES = ("walk", "jump, then 'sit'", 'say "hi"', "=1+1", "früh 🏃", "two\nlines")
 NAMES = (".csv", ".jsonl", ".h5", ".parquet")
@@ -266,3 +267,62 @@ def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path, suffix):
 
     measure(1)  # whatever is set up once
     assert measure(30) < 1.5 * measure(2)
+
+
+# --- further columns, and reading back ---
+
+
+def add_columns(block: Predictions) -> Predictions:
+    rng = np.random.default_rng(9)
+    doubt = rng.random(len(block.numbers)).astype(np.float32)
+    return replace(block, columns={"doubt": doubt, "fold": block.numbers % 3})
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+def test_further_columns_come_last_and_keep_their_values(suffix, tmp_path):
+    blocks = [add_columns(make_block(5, labelled=True)), add_columns(make_block(3, 5, labelled=True))]
+    write_predictions(tmp_path / f"p{suffix}", CLASSES, blocks)
+    rows = READERS[suffix](tmp_path / f"p{suffix}")
+    assert list(rows[0])[-4:] == ["label", "group", "doubt", "fold"]
+    doubts = np.array([float(row["doubt"]) for row in rows]).astype(np.float32)
+    np.testing.assert_array_equal(doubts, np.concatenate([block.columns["doubt"] for block in blocks]))
+    assert [str(row["fold"]) for row in rows] == [str(i % 3) for i in range(8)]
+
+
+def test_further_columns_are_datasets_of_an_hdf5_file(tmp_path):
+    blocks = [add_columns(make_block(5)), add_columns(make_block(3, 5))]
+    write_predictions(tmp_path / "p.h5", CLASSES, blocks)
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert sorted(file) == ["doubt", "fold", "predicted", "probabilities"]
+        np.testing.assert_array_equal(file["doubt"], np.concatenate([block.columns["doubt"] for block in blocks]))
+        np.testing.assert_array_equal(file["fold"], np.arange(8) % 3)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_predictions_read_back_are_those_that_were_written(labelled, tmp_path):
+    block = make_block(6, labelled=labelled)
+    write_predictions(tmp_path / "p.csv", CLASSES, [add_columns(block)])
+    found = read_predictions(tmp_path / "p.csv", CLASSES)
+    np.testing.assert_array_equal(found.numbers, block.numbers)
+    np.testing.assert_array_equal(found.probabilities, block.probabilities)
+    assert (found.files, found.labels, found.groups) == (block.files, block.labels, block.groups)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda data: data[:-30], "a line is cut off"),
+        (lambda data: data.replace(b"p_walk", b"p_run"), "not those of the run's classes"),
+        (lambda data: data.replace(b"\n0,", b"\nzero,"), "damaged"),
+        (lambda data: b"", "damaged"),
+        (lambda data: b"\xff" + data, "damaged"),
+        (None, "no such file"),
+    ],
+)
+def test_damaged_predictions_are_told(damage, text, tmp_path):
+    path = tmp_path / "p.csv"
+    if damage is not None:
+        write_predictions(path, CLASSES, [make_block(3)])
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(RunError, match=text):
+        read_predictions(path, CLASSES)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from pointcnn_cli import __version__
-from pointcnn_cli.cli import compare, config, data, diagnose, doctor, evaluate, export, predict, report, train
+from pointcnn_cli.cli import compare, config, cv, data, diagnose, doctor, evaluate, export, predict, report, train
 from pointcnn_cli.cli.console import SETTINGS, say_error
 from pointcnn_cli.cli.streams import STDOUT, discard, writing_result
 from pointcnn_cli.cli.usage import explain_command, explain_option
@@ -124,6 +124,7 @@ def options(
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(cv.cv)
 app.command()(diagnose.diagnose)
 app.command()(compare.compare)
 app.command()(report.report)

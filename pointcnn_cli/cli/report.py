@@ -9,10 +9,11 @@ import typer
 from pointcnn_cli.cli.console import ConsoleReporter
 from pointcnn_cli.cli.streams import print_bytes
 from pointcnn_cli.cli.train import SetOption
+from pointcnn_cli.errors import UsageError
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, finished or not.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run, finished or not, or of a cv.")],
     data: Annotated[
         list[Path] | None,
         typer.Option("--data", metavar="FILE", help="Score all rows of this labelled file instead; may be repeated."),
@@ -41,9 +42,19 @@ def report(
     One HTML file that needs no network. Its path is the last line on stdout. Where the data have moved, say where they
     are: [bold]--set data.path=FILE[/bold]
     """
+    from pointcnn_cli import crossval
+    from pointcnn_cli.cvdir import is_cv
     from pointcnn_cli.report import write_report
 
-    page = write_report(
-        run, ConsoleReporter(), files=data or (), overrides=settings or (), output=output, plots=plots, force=force
-    )
+    if is_cv(run):
+        if data or plots or settings:
+            raise UsageError(
+                "the page of a cross-validation is made from its scores; --data, --plots and --set go with a run",
+                "name one of the runs in it",
+            )
+        page = crossval.write_report(run, output, force)
+    else:
+        page = write_report(
+            run, ConsoleReporter(), files=data or (), overrides=settings or (), output=output, plots=plots, force=force
+        )
     print_bytes(os.fsencode(page) + b"\n")

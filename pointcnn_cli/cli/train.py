@@ -16,6 +16,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, as in train.epochs=5; may be repeated."),
 ]
+CalibratedOption = Annotated[
+    bool, typer.Option("--calibrated", help="Apply the temperature of calibration.json (train.calibrate: true).")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 

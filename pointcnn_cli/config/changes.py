@@ -5,6 +5,7 @@ curves are shown.
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,22 @@ def check_config(config: Config, before: Config | None, path: Path) -> None:
     epochs and the path of the data."""
     if before is None:
         return
-    then, now = list_settings(before), list_settings(config)
-    changed = [
-        f"{key} was {_show(then.get(key, ABSENT))}, is {_show(now.get(key, ABSENT))}"
-        for key in dict.fromkeys((*then, *now))
-        if key not in FREE and then.get(key, ABSENT) != now.get(key, ABSENT)
-    ]
+    changed = list_changes(config, before, FREE)
     if changed:
         raise RunError(
             f"{path}: changed since the run began: {'; '.join(changed)}",
             f"put the old values back, or train a new run with: pointcnn train {path}",
         )
+
+
+def list_changes(config: Config, before: Config, free: Collection[str]) -> list[str]:
+    """Each key that differs, with both values, except for those in `free`."""
+    then, now = list_settings(before), list_settings(config)
+    return [
+        f"{key} was {_show(then.get(key, ABSENT))}, is {_show(now.get(key, ABSENT))}"
+        for key in dict.fromkeys((*then, *now))
+        if key not in free and then.get(key, ABSENT) != now.get(key, ABSENT)
+    ]
 
 
 def check_epochs(config: Config, before: Config | None, done: int, path: Path) -> None:

@@ -190,6 +190,11 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "gpu", "multi"] = "auto"
     """`auto` takes a GPU if there is one; `gpu` fails without one; `multi` shares each batch between all GPUs of this
     machine, and fails where there are fewer than two."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Threads that compute on the CPU; null for all CPUs. The last bits of the weights depend on their number."""
+    calibrate: bool = False
+    """Fit a temperature on the validation rows when training ends, into calibration.json; predictions stay as they are
+    but where --calibrated asks for it."""
     deterministic: bool = False
     """Use only operations that give the same bits each time. On a GPU needed for equal weights from equal configs, and
     slower, since it does without XLA. CPUs give equal bits without it; there it costs nothing that can be measured."""

@@ -35,7 +35,21 @@ def build_split(index: DataIndex, settings: SplitConfig) -> Split:
         cut = int(np.floor(len(rest) * (1.0 - settings.validation_fraction)))  # Keras: train_validation_split
         split = Split(rest[:cut], rest[cut:], test, strategy="tail", notes=notes)
         return _finish(index, split, settings, None)
+    return _choose_fold(index, settings, rest, test, notes, _build_validation_folds(index, rest, settings))
+
+
+def build_fold_splits(index: DataIndex, settings: SplitConfig) -> tuple[Split, ...]:
+    """What `build_split` gives for each `split.fold` there is, whose errors these are; not for `tail` and `file`."""
+    _check_labels(index)
+    rest, test, notes = _take_test(index, settings)
     folds = _build_validation_folds(index, rest, settings)
+    chosen = [settings.model_copy(update={"fold": fold}) for fold in range(folds.count)]
+    return tuple(_choose_fold(index, one, rest, test, notes, folds) for one in chosen)
+
+
+def _choose_fold(
+    index: DataIndex, settings: SplitConfig, rest: Rows, test: Rows | None, notes: tuple[str, ...], folds: Folds
+) -> Split:
     if settings.fold >= folds.count:
         raise DataError(
             f"split.fold is {settings.fold}, but these data make only {folds.count} folds "
