@@ -126,6 +126,21 @@ def lock_folder(folder: Path) -> int:
     return descriptor
 
 
+def lock_file(path: Path, *, wait: bool = False) -> int:
+    """Lock the file `path`, made if need be, until the descriptor that this returns is closed, or its process ends.
+
+    Unlike a folder, a file is also locked for other machines that share it by NFS. Raises OSError: BlockingIOError
+    where another process has the lock and `wait` is false.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def make_draft(parent: Path, names: Collection[str]) -> tuple[Path, int]:
     """A new folder under a temporary name in `parent`, and the lock on it, which goes with it when it is renamed.
 

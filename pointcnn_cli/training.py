@@ -83,6 +83,9 @@ def train(
 
     Raises the errors of its steps: DataError, MissingDependencyError, OutputError, TrainingError, Interrupted.
     """
+    if config.tune is not None:
+        reporter.say("the section tune is for pointcnn tune; the config's own values are trained")
+        config = config.model_copy(update={"tune": None})
     config, target = resolve_paths(config), check_new(target or default_target(config.name or "run"))
     tracking = Tracking([], reporter) if place.index else build_tracking(config, reporter)
     with open_source(config.data) as source:

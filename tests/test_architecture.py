@@ -39,14 +39,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fitting", "loading", "starting", "training", "prediction"),
     (
         *("evaluation", "ensemble", "bulk", "diagnose", "report", "comparison", "crossval", "export", "doctor"),
-        "proposal",
+        *("proposal", "tuning"),
     ),
     ("cli", "__main__"),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 HEAVY = ("tensorflow", "keras", "jax", "sklearn", "matplotlib", "scipy", "pyarrow", "pandas", "tensorboard", "mlflow")
-HEAVY += ("onnx", "onnxruntime", "openvino", "ai_edge_litert", "tf2onnx")
+HEAVY += ("onnx", "onnxruntime", "openvino", "ai_edge_litert", "tf2onnx", "optuna")
 KERAS_MODULES = {  # import it at their top
     *("layers", "augment", "models", "batches", "callbacks", "feeding", "fitting", "optimizers"),
     *("diagnose.arms", "diagnose.arrays", "diagnose.lab", "diagnose.networks"),

@@ -11,7 +11,20 @@ import typer
 from typer.core import TyperGroup
 
 from pointcnn_cli import __version__
-from pointcnn_cli.cli import compare, config, cv, data, diagnose, doctor, evaluate, export, predict, report, train
+from pointcnn_cli.cli import (
+    compare,
+    config,
+    cv,
+    data,
+    diagnose,
+    doctor,
+    evaluate,
+    export,
+    predict,
+    report,
+    train,
+    tune,
+)
 from pointcnn_cli.cli.console import SETTINGS, say_error
 from pointcnn_cli.cli.streams import STDOUT, discard, writing_result
 from pointcnn_cli.cli.usage import explain_command, explain_option
@@ -130,5 +143,6 @@ app.command()(compare.compare)
 app.command()(report.report)
 app.command()(export.export)
 app.command()(doctor.doctor)
+app.command()(tune.tune)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

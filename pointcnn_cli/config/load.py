@@ -5,14 +5,14 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel
 
-from pointcnn_cli.config.overrides import apply_settings, parse_settings
+from pointcnn_cli.config.overrides import Setting, apply_settings, parse_settings
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.config.validation import Finding, Origin, build_config, raise_findings
 from pointcnn_cli.config.yaml_source import MAX_BYTES, NUMBER, Document, parse_yaml
@@ -64,6 +64,14 @@ def with_overrides(config: Config, overrides: Sequence[str]) -> Config:
     data = _to_plain(config)
     apply_settings(data, origin.settings)
     return build_config(data, origin)
+
+
+def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Config:
+    """The config with dotted keys set to `values`, and without its search. Raises ConfigError, which names `origin`,
+    where the schema does not take them."""
+    data = {**_to_plain(config), "tune": None}
+    apply_settings(data, [Setting(f"{key}={value}", tuple(key.split(".")), value) for key, value in values.items()])
+    return build_config(data, Origin(origin))
 
 
 def resolve_paths(config: Config, base: Path | None = None) -> Config:

@@ -1,7 +1,7 @@
 """The settings: every key with its type, bounds, default and one sentence. The JSON Schema and the docs are made from
 here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -222,6 +222,53 @@ class TrackConfig(Section):
     """Address of an MLflow server or database, such as http://localhost:5000; needs the package mlflow-skinny."""
 
 
+class SearchConfig(Section):
+    """What values of one key are tried: numbers from `low` to `high`, or one of `choices`."""
+
+    low: float | None = None
+    """The lowest number that is tried."""
+    high: float | None = None
+    """The highest number that is tried."""
+    log: bool = False
+    """Try numbers evenly over their logarithms, as for a learning rate."""
+    choices: Annotated[tuple[Any, ...], Field(strict=False, min_length=2)] | None = None
+    """The values that are tried, instead of numbers between two ends."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SearchConfig":
+        ends = (self.low is not None) + (self.high is not None)
+        if ends != (0 if self.choices is not None else 2):
+            raise ValueError("give both 'low' and 'high', or 'choices' alone")
+        if self.choices is not None and self.log:
+            raise ValueError("'log' goes with 'low' and 'high', not with 'choices'")
+        if self.choices is not None and any(value in self.choices[:i] for i, value in enumerate(self.choices)):
+            raise ValueError("'choices' holds a value twice")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"'low' ({self.low:g}) must be smaller than 'high' ({self.high:g})")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError(f"'log' needs 'low' above 0; it is {self.low:g}")
+        return self
+
+
+class TuneConfig(Section):
+    """The search of `pointcnn tune`; every other command goes by the config's own values."""
+
+    trials: int = Field(20, ge=1, le=100_000)
+    """Trials in all, of all processes that share the directory."""
+    folds: int = Field(3, ge=2, le=1000)
+    """Folds that score a trial: the first so many of those that `split` makes."""
+    metric: Literal["accuracy", "balanced_accuracy", "log_loss"] = "accuracy"
+    """What is compared: its mean over the folds."""
+    prune: bool = True
+    """Break off a trial that is worse than the median of the others after as many folds and epochs."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of the values that are tried."""
+    space: dict[str, SearchConfig] = Field(
+        min_length=1, examples=[{"train.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}]
+    )
+    """The keys of `model`, `augment` and `train` to search, dotted, and the values of each to try."""
+
+
 class Config(Section):
     """One training, completely described."""
 
@@ -237,3 +284,5 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     track: TrackConfig | None = None
     """Curves for TensorBoard or MLflow; null for none. Never changes what is trained."""
+    tune: TuneConfig | None = None
+    """The search of `pointcnn tune`, or null; no other command looks at it, and no run keeps it."""

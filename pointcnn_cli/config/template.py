@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -49,7 +49,11 @@ def _render_section(
     for key, field in section.model_fields.items():
         path, inner = (*at, key), find_section(field.annotation)
         about = " ".join((field.description or "").split())
-        if inner is None:
+        if get_origin(field.annotation) is dict and field.examples:
+            yield from render_comment(about, indent)
+            yield f"{indent}{key}:"
+            yield from _render_entries(get_args(field.annotation)[1], path, field.examples[0], indent + "  ")
+        elif inner is None:
             yield from render_comment(f"{about} Takes {describe_expected(path)}.".lstrip(), indent)
             yield render_key(key, values.get(path, field.get_default()), indent)
         elif field.is_required() or field.get_default() is not None:
@@ -62,3 +66,14 @@ def _render_section(
             for line in _render_section(inner, path, values, "  "):
                 yield f"{indent}# {line}"
             yield render_key(key, None, indent)
+
+
+def _render_entries(
+    section: type[BaseModel], at: tuple[str, ...], example: dict[str, dict[str, Any]], indent: str
+) -> Iterator[str]:
+    """Sections whose keys are for the user to choose: those of an example."""
+    for key, values in example.items():
+        yield from render_comment(" ".join((section.__doc__ or "").split()), indent)
+        yield f"{indent}{key}:"
+        path = (*at, key)
+        yield from _render_section(section, path, {(*path, k): v for k, v in values.items()}, indent + "  ")

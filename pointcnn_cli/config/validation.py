@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pointcnn_cli.config.overrides import Setting
 from pointcnn_cli.config.schema import Config
+from pointcnn_cli.config.search import SPACE, list_space_faults
 from pointcnn_cli.config.wording import (
     all_keys,
     describe_expected,
@@ -17,6 +18,7 @@ from pointcnn_cli.config.wording import (
     show_key,
     show_value,
     suggest_keys,
+    takes_sections,
 )
 from pointcnn_cli.config.yaml_source import Document, KeyPath
 from pointcnn_cli.errors import ConfigError
@@ -117,6 +119,9 @@ def build_config(data: dict[str, Any], origin: Origin) -> Config:
     findings += [_word_fault(fault, origin) for fault in faults[:MAX_SHOWN]]
     if len(faults) <= MAX_SHOWN:
         findings += [_word_rule(rule, origin) for rule in _rules(data, errors, faults, hidden)]
+        findings += _space_findings(data, faults, hidden, origin)
+    if config is not None:
+        findings += _fold_findings(config, origin)
     if findings or config is None:
         raise_findings(findings, unshown=max(0, len(faults) - MAX_SHOWN))
     return config
@@ -177,7 +182,7 @@ def _describe_fault(fault: _Fault) -> str:
     if _is_unknown(fault):
         return _describe_unknown(fault.path)
     expected = describe_expected(fault.path)
-    if _is_missing(fault) and section_keys(fault.path):
+    if _is_missing(fault) and takes_sections(fault.path):
         return f"required section is missing (expected {expected})"
     telling = [kind for kind in fault.types if not kind.endswith("_type")]
     what = _KINDS.get(telling[0], "not allowed") if telling else "wrong type"
@@ -205,10 +210,8 @@ def _rules(data: dict[str, Any], errors: list[Any], faults: list[_Fault], hidden
     for path in list(doubtful):
         if path and path[-1] not in section_keys(path[:-1]):
             doubtful |= {tuple(name.split(".")) for name in suggest_keys(path)}
-    for error in errors:
-        section, message = key_path(error["loc"]), str(error.get("ctx", {}).get("error", ""))
-        spoken_of = _keys_in(message, section)
-        if error["type"] == "value_error" and not any((*section, key) in doubtful for key in spoken_of):
+    for section, message in _broken_rules(errors):
+        if not any((*section, key) in doubtful for key in _keys_in(message, section)):
             yield _Fault(section, message=message)
 
 
@@ -220,6 +223,50 @@ def _word_rule(rule: _Fault, origin: Origin) -> Finding:
     order, place = origin.place(candidates[0])
     key = f"{show_key(rule.path)}: " if rule.path else ""
     return Finding(order, f"{place}: {key}{rule.message}")
+
+
+def _space_findings(data: dict[str, Any], faults: list[_Fault], hidden: set[KeyPath], origin: Origin) -> list[Finding]:
+    """What is wrong with `tune.space`, as far as the rest of the config is sound."""
+    sound = _without(data, {_cut_at_item(path) for path in (*hidden, *(fault.path for fault in faults))})
+    tune = sound.get("tune")
+    space = tune.get("space") if isinstance(tune, dict) else None
+    if not isinstance(space, dict):
+        return []
+    space = {key: search for key, search in space.items() if isinstance(search, dict)}
+    searched = {tuple(key.split(".")) for key in space}
+
+    def judge(changed: dict[str, Any], path: KeyPath) -> str | None:
+        errors = _validate({**changed, "tune": None, "data": {"path": "rows.h5"}})[1]
+        if path:
+            at_path = [fault for fault in _field_faults(errors) if fault.path[: len(path)] == path]
+            return _describe_fault(at_path[0]) if at_path else None
+        for section, message in _broken_rules(errors):
+            if any((*section, key) in searched for key in _keys_in(message, section)):
+                return message
+        return None
+
+    findings = []
+    for path, of_key, text in list_space_faults({**sound, "tune": {"space": space}}, judge):
+        order, place = origin.place(path, of_key=of_key)
+        findings.append(Finding(order, f"{place}: {show_key(path)}: {text}"))
+    return findings
+
+
+def _fold_findings(config: Config, origin: Origin) -> list[Finding]:
+    """Whether the split makes as many folds as the search wants."""
+    folds = round(1 / config.split.validation_fraction)
+    if config.tune is None or config.split.strategy in ("tail", "file") or config.tune.folds <= folds:
+        return []
+    path = (*SPACE[:1], "folds")
+    order, place = origin.place(path)
+    made = f"split.validation_fraction {config.split.validation_fraction} makes {folds} folds"
+    return [Finding(order, f"{place}: {show_key(path)}: it is {config.tune.folds}, but {made}")]
+
+
+def _broken_rules(errors: list[Any]) -> list[tuple[KeyPath, str]]:
+    """The section and the text of each rule between keys that is broken."""
+    rules = [error for error in errors if error["type"] == "value_error"]
+    return [(key_path(error["loc"]), str(error.get("ctx", {}).get("error", ""))) for error in rules]
 
 
 def _keys_in(message: str, section: KeyPath) -> list[str]:

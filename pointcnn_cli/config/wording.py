@@ -120,6 +120,22 @@ def suggest_keys(path: KeyPath) -> list[str]:
     return [name for name in keys if nearest and name.rpartition(".")[2] == nearest[0]]
 
 
+def takes_sections(path: KeyPath) -> bool:
+    """Whether the key at `path` takes keys and values."""
+    return any(node.get("type") == "object" for node in _nodes_at(path))
+
+
+def takes_single_values(path: KeyPath) -> bool:
+    """Whether the key at `path` takes numbers, text, true or false: more than sections and lists."""
+    return any(node.get("type") not in ("object", "array", "null") for node in _nodes_at(path))
+
+
+def takes_whole_numbers(path: KeyPath) -> bool:
+    """Whether the numbers that the key at `path` takes are whole ones only."""
+    types = {node.get("type") for node in _nodes_at(path)}
+    return "integer" in types and "number" not in types
+
+
 def show_key(path: KeyPath) -> str:
     """A key path as users write it: `data.channels[2]`, printable and on one line."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
@@ -149,6 +165,8 @@ def _describe(node: Node) -> str:
         return "one of " + ", ".join(json.dumps(choice) for choice in node["enum"])
     if "const" in node:
         return json.dumps(node["const"])
+    if not node:  # of any type
+        return "text, a number, true, false or null"
     kind = node["type"]
     if kind == "object":
         return _describe_object(node)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,22 @@ def compute_fingerprint(source: Source) -> dict[str, Any]:
 
 def check_fingerprint(source: Source, wanted: dict[str, Any]) -> None:
     """Raise DataError unless `source` has the rows whose fingerprint is `wanted` (a run's)."""
-    found = compute_fingerprint(source)
-    differing = [key for key in ("rows", "labels_sha256", "sampled_rows_sha256") if found[key] != wanted[key]]
+    paths = ", ".join(span.path for span in source.index.files)
+    differing = compare_fingerprints(compute_fingerprint(source), wanted)
     if differing:
-        paths = ", ".join(span.path for span in source.index.files)
         raise DataError(
-            f"{paths}: not the data of the run: {', '.join(differing)} differ "
-            f"({found['rows']} rows here, {wanted['rows']} rows then)",
+            f"{paths}: not the data of the run: {differing}",
             "put the original file back, or train a new run on the new data",
         )
+
+
+def compare_fingerprints(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """What tells the rows of one fingerprint from those of another, in words; None where nothing does. The place and
+    size of the files do not count."""
+    differing = [key for key in ("rows", "labels_sha256", "sampled_rows_sha256") if found[key] != wanted[key]]
+    if not differing:
+        return None
+    return f"{', '.join(differing)} differ ({found['rows']} rows here, {wanted['rows']} rows then)"
 
 
 def _size(path: str) -> int | None:
