@@ -144,7 +144,7 @@ def _find_scored(loaded: LoadedRun, source: Source | None, reporter: Reporter) -
     try:
         rows = read_run_split(loaded.run.split, source.index.rows).validation
         selected = loaded.config.train.selects_on_validation
-        scored = score_loaded(loaded, source, rows, selected)
+        scored = score_loaded(loaded, source, rows, selected, reporter)
     except RunError as error:
         return None, f"{lacking}, and it cannot be scored now: {error.message}."
     trained = read_trained_classes(loaded.run.split, loaded.classes)
@@ -161,7 +161,7 @@ def _score_other(loaded: LoadedRun, source: Source, reporter: Reporter) -> tuple
     if same:
         reporter.warn("these are the rows that the run was trained on; without --data those are shown that it was not")
     reporter.say(f"scoring all {source.index.rows} rows of {', '.join(names)}")
-    scored = score_loaded(loaded, source, np.arange(source.index.rows), False)
+    scored = score_loaded(loaded, source, np.arange(source.index.rows), False, reporter)
     trained = read_trained_classes(loaded.run.split, loaded.classes)
     what = f"rows of {Path(names[0]).name}" + (f" and {len(names) - 1} more files" if len(names) > 1 else "")
     rows = build_scored(
