@@ -35,7 +35,8 @@ class Listener(Reporter):
 
 
 def ask(*settings: str, folds: int | None = 4, seeds: int = 2, jobs: int = 1) -> Request:
-    rows = [] if any(setting.startswith("data.path") for setting in settings) else ROWS
+    rows = ["train.epochs=4"]
+    rows += [] if any(setting.startswith("data.path") for setting in settings) else ROWS
     return Request(load_config(SMOKE, [*rows, *settings]), folds, seeds, jobs, ["pointcnn", "cv"])
 
 

@@ -57,7 +57,9 @@ def test_weights_trained_on_jax_predict_the_same_on_tensorflow(trained_on_jax):
     loaded = load_run(trained_on_jax.path, Reporter())
     rows = np.array(json.loads(trained_on_jax.split.read_text())["validation"])
     with open_source(loaded.config.data) as source:
-        here = np.concatenate([p.probabilities for p in predict_source(loaded.build_model()[0], source)])[rows]
+        here = np.concatenate([p.probabilities for p in predict_source(loaded.build_predictor(), source, Reporter())])[
+            rows
+        ]
     np.testing.assert_allclose(here, read_probabilities(trained_on_jax.predictions), atol=1e-5)
 
 
