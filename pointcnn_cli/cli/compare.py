@@ -21,7 +21,8 @@ LONGEST_VALUE = 40  # of a setting in the table; --json and --html have all of i
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN...", help="Directories of runs; the first is the baseline.")
+        list[Path],
+        typer.Argument(metavar="RUN RUN...", help="Directories of runs or of cv; the first is the baseline."),
     ],
     data: Annotated[
         list[Path] | None,
