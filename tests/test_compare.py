@@ -120,6 +120,12 @@ def test_two_seeds_cannot_be_told_apart_and_the_seed_is_what_differs(pair):
     assert document["runs"][0]["metrics"] == mine.read_metrics()
 
 
+def test_runs_of_one_config_are_said_to_differ_in_nothing(pair):
+    text = run(*(one.path for one in pair)).stdout
+    assert "no setting differs" in text
+    assert "settings that differ" not in text
+
+
 def test_few_groups_are_said_to_be_too_few(pair):
     mine, other = pair
     set_answers(other, first(1.0))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from processes import SMOKE, end, pointcnn, settings, start, wait_for
 
-from pointcnn_cli import ensemble, evaluation
+from pointcnn_cli import comparison, ensemble, evaluation
 from pointcnn_cli.averaging import compute_mutual_information
 from pointcnn_cli.config.schema import SimulateConfig
 from pointcnn_cli.cvdir import CvDir, Member
@@ -252,6 +252,23 @@ def test_evaluate_on_a_file_scores_the_ensemble_and_names_its_members(finished, 
     mean = np.mean([one["accuracy"] for one in scored["members"]])
     assert scored["ensemble_gain"]["mean_member_accuracy"] == pytest.approx(mean)
     assert scored["ensemble_gain"]["ensemble_accuracy"] == scored["accuracy"]
+
+
+def test_compare_takes_the_directory_as_one_run(finished, others, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.path, copy)
+    member = finished.run(MEMBERS[0]).path
+    found = comparison.compare_runs([finished.path, copy, member], [], [], Reporter())
+    same, part = found.pairs
+    assert found.runs[0].metrics == finished.read_metrics()["out_of_fold"]["ensemble"]
+    assert (same.verdict, same.found.rows, same.found.difference) == ("not_told_apart", 48, 0.0)
+    assert "other rows of the same data" in part.reason
+    scored = comparison.compare_runs([finished.path, member], [others], [], Reporter())
+    assert scored.runs[0].metrics == evaluation.evaluate_files(finished.path, [others], [], Reporter())
+    assert scored.pairs[0].found.rows == 24
+    document = CvDir.open(copy).read_metrics()
+    CvDir.open(copy).write_metrics({**document, "missing": ["fold-1-seed-1"]})
+    assert "lacks fold-1-seed-1" in comparison.compare_runs([finished.path, copy], [], [], Reporter()).pairs[0].reason
 
 
 def test_calibrated_predictions_use_the_temperature_of_each_member(finished, others):

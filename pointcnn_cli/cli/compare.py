@@ -21,7 +21,8 @@ LONGEST_VALUE = 40  # of a setting in the table; --json and --html have all of i
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN RUN...", help="Directories of runs; the first is the baseline.")
+        list[Path],
+        typer.Argument(metavar="RUN RUN...", help="Directories of runs or of cv; the first is the baseline."),
     ],
     data: Annotated[
         list[Path] | None,
@@ -68,9 +69,12 @@ def print_comparison(found: "Comparison") -> None:
     from pointcnn_cli.comparison.pairs import describe_pair
 
     print_table(_list_scores(found))
-    print_table(_list_settings(found))
+    if found.settings:
+        print_table(_list_settings(found))
     console = make_console(stderr=False)
     with writing_result():
+        if not found.settings:
+            console.print("no setting differs")
         for pair in found.pairs:
             console.print(describe_pair(pair), style="bold", markup=False, soft_wrap=False)
         if any(pair.found for pair in found.pairs):
@@ -101,8 +105,7 @@ def _describe_run(run: "ComparedRun") -> str:
 def _list_settings(found: "Comparison") -> Table:
     from pointcnn_cli.comparison.scores import show_value
 
-    title = "settings that differ" if found.settings else "no setting differs"
-    table = Table(title=title, title_justify="left", show_header=bool(found.settings))
+    table = Table(title="settings that differ", title_justify="left")
     table.add_column("")
     for run in found.runs:
         table.add_column(Text(run.name))

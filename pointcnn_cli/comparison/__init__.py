@@ -13,8 +13,8 @@ from typing import Any
 
 from pointcnn_cli.comparison.pairs import Pair, compare_with_first
 from pointcnn_cli.comparison.runs import ComparedRun, load_saved, score_run
+from pointcnn_cli.ensemble import load_trained
 from pointcnn_cli.errors import UsageError
-from pointcnn_cli.prediction import load_run
 from pointcnn_cli.reporting import Reporter
 
 SCHEMA_VERSION = 1
@@ -89,7 +89,7 @@ def compare_runs(
     names = [_name(number) for number in range(len(paths))]
     if files:
         for path in paths:
-            load_run(path, Reporter())  # what is no run is told before any is scored
+            load_trained(path, Reporter())  # what is no run is told before any is scored
         runs = [score_run(name, path, files, overrides, reporter) for name, path in zip(names, paths, strict=True)]
     else:
         runs = [load_saved(name, path) for name, path in zip(names, paths, strict=True)]

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pointcnn_cli.averaging import average
 from pointcnn_cli.checkpoints import RESTORE
 from pointcnn_cli.comparison.scores import NEEDED
 from pointcnn_cli.config.changes import list_settings
+from pointcnn_cli.ensemble import LoadedEnsemble, load_trained
 from pointcnn_cli.errors import PointcnnError, RunError
 from pointcnn_cli.evaluation import score_loaded
 from pointcnn_cli.hdf5.fingerprint import compute_fingerprint
-from pointcnn_cli.prediction import LoadedRun, load_run, with_files
+from pointcnn_cli.prediction import Trained, with_files
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.sources import open_source
 from pointcnn_cli.splits.files import read_run_split
@@ -71,26 +73,42 @@ class ComparedRun:
 
 
 def load_saved(name: str, path: Path) -> ComparedRun:
-    """A run with the rows that it scored itself when its training ended: its validation rows.
+    """A run with the rows that it scored itself when its training ended: its validation rows. Of a cross-validation,
+    all rows, each answered by the members that did not train on it, averaged over seeds.
 
-    A run that did not finish has a `problem` instead. Raises RunError for a run that is missing or damaged.
+    What did not finish has a `problem` instead. Raises RunError for what is missing or damaged.
     """
-    loaded = load_run(path, Reporter())
-    status = loaded.manifest["status"]
-    if status != "finished" or not loaded.run.metrics.is_file():
-        problem = f"{path} did not finish ({status}); continue it with: {loaded.run.resume_command}"
-        if status == "finished":
-            problem = f"{path} has no metrics.json; restore it, or score the run with --data"
+    loaded = load_trained(path, Reporter())
+    if problem := _find_problem(path, loaded):
         return _describe(name, path, loaded, problem=problem)
-    metrics = loaded.run.read_metrics()
-    predictions = read_predictions(loaded.run.predictions, loaded.classes)
+    if isinstance(loaded, LoadedEnsemble):
+        metrics = loaded.cv.read_metrics()["out_of_fold"]["ensemble"]
+        predictions = read_predictions(loaded.cv.predictions, loaded.classes)
+        seeds = len({place.seed for place in loaded.places})
+    else:
+        metrics = loaded.runs[0].run.read_metrics()
+        predictions, seeds = read_predictions(loaded.runs[0].run.predictions, loaded.classes), 1
     fingerprint = loaded.manifest["data"]
-    answers = _collect(predictions, loaded.classes, {key: fingerprint.get(key) for key in ROWS_KEYS})
+    answers = _collect(predictions, loaded.classes, {key: fingerprint.get(key) for key in ROWS_KEYS}, seeds)
     if not metrics.keys() >= NEEDED:
         raise RunError(f"{path}: metrics.json lacks {', '.join(sorted(NEEDED - metrics.keys()))}", RESTORE)
     if metrics["n"] != len(answers.right) or metrics["accuracy"] != float(answers.right.mean()):
         raise RunError(f"{path}: metrics.json is not the score of predictions.csv", RESTORE)
     return _describe(name, path, loaded, metrics=metrics, answers=answers)
+
+
+def _find_problem(path: Path, loaded: Trained) -> str | None:
+    """Why there is no score of the whole, in words."""
+    if isinstance(loaded, LoadedEnsemble):
+        if not loaded.cv.metrics.is_file():
+            return f"{path} has no metrics.json yet; run its pointcnn cv command again"
+        if missing := loaded.cv.read_metrics().get("missing"):
+            return f"{path} lacks {', '.join(missing)}; run its pointcnn cv command again"
+        return None
+    run, status = loaded.runs[0].run, loaded.manifest["status"]
+    if status != "finished":
+        return f"{path} did not finish ({status}); continue it with: {run.resume_command}"
+    return None if run.metrics.is_file() else f"{path} has no metrics.json; restore it, or score the run with --data"
 
 
 def score_run(
@@ -101,7 +119,7 @@ def score_run(
     Raises RunError without a whole checkpoint, DataError for files that do not fit the run or hold classes that it does
     not know.
     """
-    loaded = load_run(path, reporter)
+    loaded = load_trained(path, reporter)
     config = with_files(loaded.config, files, overrides)
     try:
         with open_source(config.data, expected_classes=loaded.classes) as source:
@@ -115,7 +133,7 @@ def score_run(
     return _describe(name, path, loaded, metrics=scored.metrics, answers=answers, trained_here=trained_here)
 
 
-def _describe(name: str, path: Path, loaded: LoadedRun, **found: Any) -> ComparedRun:
+def _describe(name: str, path: Path, loaded: Trained, **found: Any) -> ComparedRun:
     settings = {key: value for key, value in list_settings(loaded.config).items() if not key.startswith(NO_MATTER)}
     environment = loaded.manifest["environment"]
     for key in ENVIRONMENT_KEYS:
@@ -125,24 +143,28 @@ def _describe(name: str, path: Path, loaded: LoadedRun, **found: Any) -> Compare
     return ComparedRun(name, path, loaded.manifest["status"], settings, loaded.classes, **found)
 
 
-def _collect(predictions: Predictions, classes: tuple[str, ...], source: dict[str, Any]) -> Answers:
-    """Raises RunError for rows without labels, or none at all."""
-    if not predictions.labels:
-        raise RunError("predictions.csv holds no labelled row", RESTORE)
-    labels = np.array(predictions.labels, dtype=object)
-    right = np.array(classes, dtype=object)[predictions.probabilities.argmax(axis=1)] == labels
+def _collect(predictions: Predictions, classes: tuple[str, ...], source: dict[str, Any], seeds: int = 1) -> Answers:
+    """Answers from probabilities; of several `seeds` these stand in blocks, one a seed with the same rows, and are
+    averaged. Raises RunError for rows without labels, for other blocks, or for none at all."""
+    rows = len(predictions.numbers) // seeds
+    numbers = predictions.numbers[:rows]
+    if not rows or predictions.labels is None or not np.array_equal(predictions.numbers, np.tile(numbers, seeds)):
+        raise RunError("predictions.csv does not hold the same labelled rows for each seed", RESTORE)
+    labels = np.array(predictions.labels[:rows], dtype=object)
+    answered = average(predictions.probabilities.reshape(seeds, rows, len(classes))).argmax(axis=1)
     groups = None
     if predictions.groups is not None:
-        groups = np.unique(np.array(predictions.groups, dtype=object), return_inverse=True)[1].astype(np.int64)
-    return Answers(source, predictions.numbers, labels, right, groups)
+        names = np.array(predictions.groups[:rows], dtype=object)
+        groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return Answers(source, numbers, labels, np.array(classes, dtype=object)[answered] == labels, groups)
 
 
-def _find_trained_rows(path: Path, loaded: LoadedRun, found: dict[str, Any]) -> str | None:
+def _find_trained_rows(path: Path, loaded: Trained, found: dict[str, Any]) -> str | None:
     """In words, how many of the rows with the fingerprint `found` the run was trained on, where that can be told."""
     wanted = loaded.manifest["data"]
     if all(found[key] == wanted.get(key) for key in ROWS_KEYS):
-        trained = len(read_run_split(loaded.run.split, found["rows"]).train)
-        return f"{path} was trained on {trained} of these {found['rows']} rows"
+        trained = np.unique(np.concatenate([read_run_split(r.run.split, found["rows"]).train for r in loaded.runs]))
+        return f"{path} was trained on {len(trained)} of these {found['rows']} rows"
     known = {(os.path.realpath(file["path"]), file["size"]) for file in wanted.get("files", ())}
     shared = [file["path"] for file in found["files"] if (os.path.realpath(file["path"]), file["size"]) in known]
     return f"{path} was trained on rows of {', '.join(shared)}" if shared else None
