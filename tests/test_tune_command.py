@@ -31,8 +31,9 @@ split: {validation_fraction: 0.34}
 model: {name: pointnet_tcn}
 train: {epochs: 1, batch_size: 12, keep: last}
 tune:
-  trials: 4
+  trials: 3
   folds: 2
+  metric: log_loss
   space:
     train.learning_rate: {low: 1e-4, high: 1e-1, log: true}
     model.normalize: {choices: [masked, none]}
@@ -71,31 +72,27 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def test_two_processes_share_one_budget_and_do_the_killed_trial_again(shared):
     path, documents, said = shared
     rows = read_rows(path)
-    assert [row["state"] for row in rows] == ["repeated", *["complete"] * 4]
+    assert [row["state"] for row in rows] == ["repeated", *["complete"] * 3]
     assert rows[0]["reason"] == "its process was killed"
     assert rows[1]["train.learning_rate"] == rows[0]["train.learning_rate"] == "0.001"
-    assert len({row["train.learning_rate"] for row in rows[1:]}) == 4
-    assert max(document["counts"]["complete"] for document in documents) == 4
+    assert len({row["train.learning_rate"] for row in rows[1:]}) == 3
+    assert max(document["counts"]["complete"] for document in documents) == 3
     for row in rows[1:]:
         assert said.count(f"trial {row['number']}: train.learning_rate") == 1  # by one process only
 
 
 @pytest.mark.slow
 def test_a_search_leaves_these_files_and_no_weights(shared):
-    path, documents, _ = shared
+    path, _, _ = shared
     files = ("best.yaml", "config.yaml", "importance.svg", "study.journal", "study.lock", "trials", "trials.csv")
     assert sorted(os.listdir(path)) == list(files)
-    assert sorted(os.listdir(path / "trials")) == ["0000", "0002", "0003", "0004"]  # trial 1 went on in the first
+    assert sorted(os.listdir(path / "trials")) == ["0000", "0002", "0003"]  # trial 1 went on in the first
     for fold in path.glob("trials/*/fold-*"):
         run = RunDir(fold)
         assert not run.checkpoints.exists()
         assert run.read_manifest()["status"] == "finished"
         assert run.read_manifest()["config"]["tune"] is None
-    figure = (path / "importance.svg").read_text()
-    assert "<svg" in figure
-    importance = next(d["importance"] for d in documents if d["counts"]["complete"] == 4)
-    assert importance.keys() == {"train.learning_rate", "model.normalize"}
-    assert sum(key["share"] for key in importance.values()) == pytest.approx(1)
+    assert "<svg" in (path / "importance.svg").read_text()
 
 
 @pytest.mark.slow
@@ -103,18 +100,18 @@ def test_the_score_is_the_mean_over_the_folds(shared):
     path, _, _ = shared
     for row in read_rows(path)[1:]:
         folds = [RunDir(path / row["folder"] / f"fold-{n}").read_metrics() for n in (0, 1)]
-        assert float(row["score"]) == pytest.approx(sum(fold["accuracy"] for fold in folds) / 2)
+        assert float(row["score"]) == pytest.approx(sum(fold["log_loss"] for fold in folds) / 2)
         assert int(row["n"]) == sum(fold["n"] for fold in folds)
 
 
 @pytest.mark.slow
 def test_the_best_config_trains_and_scores_as_its_trial_did(shared, tmp_path):
     path, documents, _ = shared
-    best = next(d["best"] for d in documents if d["counts"]["complete"] == 4)
+    best = next(d["best"] for d in documents if d["counts"]["complete"] == 3)
     config = load_config(path / "best.yaml")
     assert config.train.learning_rate == best["params"]["train.learning_rate"]
     trained = training.train(config, tmp_path / "run", ["pointcnn", "train"], Reporter())
-    assert trained.metrics["accuracy"] == best["folds"][0]  # split.fold is 0
+    assert trained.metrics["log_loss"] == best["folds"][0]  # split.fold is 0
 
 
 # --- in this process ---

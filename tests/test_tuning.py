@@ -3,11 +3,13 @@ see test_tune_command.py for whole searches."""
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -21,6 +23,7 @@ from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.signals import StopRequest
 from pointcnn_cli.tuning import folder as folders
 from pointcnn_cli.tuning.folder import TuneDir
+from pointcnn_cli.tuning.importance import compute_importance, write_figure
 from pointcnn_cli.tuning.pruning import compute_progress, is_hopeless, number_step
 from pointcnn_cli.tuning.results import collect_results, compute_fold_interval, write_results
 from pointcnn_cli.tuning.search import KILLED, MOST_KILLS, REASON, Search, find_own_values, require_settings
@@ -449,6 +452,25 @@ def test_the_best_config_and_the_table_say_what_was_found(tmp_path):
         assert float(row["train.learning_rate"]) == trial.params["train.learning_rate"]
         assert row["model.normalize"] == trial.params["model.normalize"]
     assert json.dumps(result.as_document())
+
+
+def test_what_mattered_stands_out_from_what_chance_gives(tmp_path):
+    search = open_search(tmp_path / "s")
+    for _ in range(20):
+        with search.claim(20) as claim:
+            score = -abs(math.log10(claim.trial.params["train.learning_rate"]) + 2)
+            search.complete(claim, score, FOLDS)
+    result = collect_results(search, make_config(), 20, 0.25)
+    importance = compute_importance(result)
+    assert next(iter(importance)) == "train.learning_rate"
+    assert sum(share for share, _ in importance.values()) == pytest.approx(1)
+    assert importance["train.learning_rate"][0] > importance["train.learning_rate"][1]
+    assert importance["model.normalize"][0] < importance["model.normalize"][1]
+    write_figure(replace(result, importance=importance))
+    figure = search.folder.figure.read_text()
+    assert figure.startswith("<?xml")
+    assert figure.count('id="axes_') == 4 + 2  # three keys, their shares, and two panels that are off
+    assert compute_importance(replace(result, trials=result.trials[:3])) is None
 
 
 def test_a_lower_log_loss_is_the_better_one(tmp_path):
