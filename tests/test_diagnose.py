@@ -12,12 +12,12 @@ from diagnose_cases import cut_tail, simulate_people
 from typer.testing import CliRunner
 
 from pointcnn_cli.cli.app import app
-from pointcnn_cli.config.load import load_config
+from pointcnn_cli.config.load import dump_config, load_config
 from pointcnn_cli.diagnose import diagnose_case, diagnose_config, diagnose_directory, diagnose_fit
 from pointcnn_cli.diagnose import plan as plan_module
 from pointcnn_cli.diagnose.catalogue import CATALOGUE
 from pointcnn_cli.diagnose.findings import Fix
-from pointcnn_cli.diagnose.gather import open_config_case
+from pointcnn_cli.diagnose.gather import open_config_case, open_directory_case
 from pointcnn_cli.diagnose.registry import Check, Tier
 from pointcnn_cli.errors import RunError, UsageError
 from pointcnn_cli.reporting import Reporter
@@ -40,6 +40,18 @@ def test_the_question_is_answered_before_any_training(as_asked):
     assert as_asked.confirmed == ("PC201",)
     assert 0 < first.measurement.value < 0.3
     assert first.fix.set == {"split.strategy": "stratified_group"}
+
+
+def test_a_run_on_the_end_of_the_data_gets_the_answer_that_its_config_got(tmp_path):
+    config = load_config(AS_ASKED, PEOPLE)
+    with open_config_case(config) as case:
+        parts = {"train": case.train.tolist(), "validation": case.validation.tolist(), "test": None}
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    (tmp_path / "split.json").write_text(json.dumps({"schema_version": 1, **parts}))
+    with open_directory_case(tmp_path) as case:
+        diagnosis = diagnose_case(case, Reporter(), tiers=(Tier.STATIC,))
+    assert diagnosis.confirmed == ("PC201",)
+    assert diagnosis.findings[0].fix.set == {"split.strategy": "stratified_group"}
 
 
 def test_a_fix_that_the_schema_refuses_cannot_be_made_in_a_test():

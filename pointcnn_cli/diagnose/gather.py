@@ -126,7 +126,8 @@ def _read_files(case: Case, run: RunDir, manifest: Mapping[str, Any] | None) -> 
 def _describe_settings(config: Config, split: Split) -> FitSettings:
     train = config.train
     return FitSettings(
-        split_strategy=config.split.strategy if config.split.strategy == "file" else split.strategy,
+        # That of a run was read from its split.json, which does not say how the rows were chosen; its config does.
+        split_strategy=split.strategy if config.split.strategy == "auto" else config.split.strategy,
         loss="categorical_crossentropy",
         from_logits=False,
         metric="accuracy",
