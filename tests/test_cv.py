@@ -156,7 +156,7 @@ def test_what_is_terminated_killed_and_finds_a_damaged_run_ends_like_an_uninterr
     cv.claim(member).close()  # no process has it any more
 
     second = start(*command)
-    wait_for(lambda: "training: " in cv.log(member).read_text(), second)
+    wait_for(lambda: "each followed by" in cv.log(member).read_text(), second)  # said before the first step
     second.kill()
     end(second)
     run = cv.run(broken)
