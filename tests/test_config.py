@@ -70,7 +70,7 @@ def test_one_error_lists_every_fault_of_every_kind_by_line() -> None:
         "<stdin>:15:24: train.class_weight.walk: out of bounds (found -1; expected a number above 0)",
         "<stdin>:16:8: model: wrong type (found 5; expected a section with keys (name, normalize, dropout, fast))",
         '--set train.device=tpu: train.device: not one of the choices (found "tpu"; expected one of "auto", "cpu", '
-        '"gpu")',
+        '"gpu", "multi")',
     ]
 
 
