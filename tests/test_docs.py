@@ -81,6 +81,13 @@ def test_every_command_of_a_page_runs_as_written(page: Path, workplace: Path) ->
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_page)
+def test_no_command_stands_in_a_block_that_is_not_looked_at(page: Path) -> None:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.M | re.S)
+    hidden = [block for kind, block in blocks if kind in ("", "text") and re.search(r"^(\$ )?pointcnn ", block, re.M)]
+    assert not hidden, f"{name_page(page)}: fence these as sh: {hidden}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_page)
 def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
     for target, anchor in LINK.findall(page.read_text()):
         linked = (page.parent / target).resolve() if target else page
