@@ -134,6 +134,6 @@ def test_a_loss_that_is_not_finite_a_signal_and_a_stream_end_on_jax_as_they_do_o
 def test_the_fast_layers_equal_the_stock_ones_on_jax(on_jax):
     """All tests of the layers once more."""
     command = [sys.executable, "-m", "pytest", "-q", "tests/test_layers.py", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, env=on_jax, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = subprocess.run(command, env=on_jax, cwd=ROOT, capture_output=True, text=True, timeout=3 * LIMIT, check=False)
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d+ passed", done.stdout)
