@@ -258,9 +258,10 @@ from pointcnn_cli import training
 from pointcnn_cli.config.load import load_config
 from pointcnn_cli.errors import TrainingError
 from pointcnn_cli.reporting import Reporter
+from pointcnn_cli.runtime import import_keras
 
 folder, settings = Path(sys.argv[1]), sys.argv[2:]
-training.import_keras()
+import_keras()
 results = {}
 for key, kind in (("VmSize", resource.RLIMIT_AS), ("VmData", resource.RLIMIT_DATA)):
     used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key + ":")) * 1024
