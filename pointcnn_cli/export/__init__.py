@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pointcnn_cli.cvdir import CvDir, is_cv
 from pointcnn_cli.errors import RunError, UsageError
 from pointcnn_cli.export.conversion import build_quantization, check_backend, convert
 from pointcnn_cli.export.cost import compute_cost
@@ -92,9 +93,9 @@ def _check_quantization(chosen: Format, quantization: str | None) -> None:
 
 def _refuse_ensemble(path: Path) -> None:
     """Raise RunError for the directory of a cross-validation, naming the runs in it."""
-    if not (path / "cv.json").is_file():
+    if not is_cv(path):
         return
-    runs = sorted(str(manifest.parent) for manifest in path.glob("runs/*/manifest.json"))
+    runs = sorted(str(manifest.parent) for manifest in CvDir(path).runs.glob("*/manifest.json"))
     raise RunError(
         f"{path}: is the directory of a cross-validation; its networks together are no single network to export",
         "export its runs one by one, and average their probabilities: " + (", ".join(runs) or "there are none yet"),

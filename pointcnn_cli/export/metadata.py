@@ -92,7 +92,7 @@ def _describe_normalization(loaded: LoadedRun, networks: Networks) -> dict[str, 
 def describe_calibration(run: RunDir) -> dict[str, Any] | None:
     """The temperature that training fitted, and how to apply it; None where it fitted none. Raises RunError where its
     file is damaged."""
-    path = run.path / "calibration.json"
+    path = run.calibration
     try:
         temperature = float(json.loads(read_regular(path, MOST_BYTES))["temperature"])
         if not 0 < temperature < float("inf"):
