@@ -242,9 +242,9 @@ def _finish(run: RunDir, fit: "Fit", reporter: Reporter, tracking: Tracking) -> 
     """Train what is left, score the kept weights, and say in the manifest how it ended."""
     started = time.monotonic()
     hint = f"continue with: {run.resume_command}{fit.team.resume_option}"
-    reporter.say(_describe_work(fit))
     try:
         with catch_stop_signals() as stop:
+            reporter.say(_describe_work(fit))
             tracking.start(run, fit.config, fit.history)
             try:
                 with fit.team.explain_loss(hint):

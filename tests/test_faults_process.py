@@ -127,7 +127,7 @@ def test_a_training_stopped_again_and_again_keeps_every_whole_epoch(tmp_path):
     """In the first epoch, in a later one, by the loss of its terminal, and twice while it saves."""
     path = tmp_path / "run with 'odd' {epoch} name"
     with start("train", SMOKE, *settings(train__epochs=100000), "--output", path) as process:
-        read_until(process, "training:")
+        read_until(process, "training pointnet_tcn")
         process.send_signal(signal.SIGTERM)
         code, said = end(process)
     assert (code, "Stopped: terminated; all finished epochs are saved" in said) == (143, True)
