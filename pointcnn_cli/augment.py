@@ -1,5 +1,6 @@
 """Random changes to training rows, in raw units, inside the training graph. Empty point slots stay empty."""
 
+import math
 from typing import Any
 
 import keras
@@ -52,7 +53,11 @@ class Augment(keras.layers.Layer):
         largest = min(self.settings.frame_roll, frames - 1)
         shift = ops.cast(ops.floor(self._uniform((batch, 1), -largest, largest + 1)), "int32")
         source = ops.mod(ops.arange(frames, dtype="int32")[None] - shift, frames)  # (batch, frames)
-        rolled = ops.take_along_axis(x, source[:, None, None, :], axis=3)
+        # Whole frames are taken, from a table of all frames of the batch: number by number took six times as long.
+        source = ops.reshape(source + frames * ops.arange(batch, dtype="int32")[:, None], (-1,))
+        table = ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, math.prod(x.shape[1:3])))
+        rolled = ops.reshape(ops.take(table, source, axis=0), (-1, frames, *x.shape[1:3]))
+        rolled = ops.transpose(rolled, (0, 2, 3, 1))
         return rolled, ops.any(ops.not_equal(rolled, 0.0), axis=1, keepdims=True)
 
     def _drop_points(self, filled: Any) -> Any:

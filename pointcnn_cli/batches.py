@@ -6,6 +6,8 @@ uninterrupted one does.
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from typing import Any
 
 import keras
@@ -26,6 +28,20 @@ def iterate_blocks(rows: NDArray[np.int64], size: int = BLOCK_ROWS) -> Iterator[
     """Consecutive parts of `rows`, each of at most `size`."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
+
+
+def read_ahead(
+    source: Source, rows: NDArray[np.int64], size: int
+) -> Iterator[tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]]:
+    """Consecutive parts of `rows` with their channels. While the caller has one, a thread reads the next."""
+    blocks = list(iterate_blocks(rows, size))
+    with ThreadPoolExecutor(1, "rows") as reader:
+        coming = [reader.submit(source.read, block) for block in blocks[:1]]
+        for block, following in zip_longest(blocks, blocks[1:]):
+            channels = coming.pop().result()
+            if following is not None:
+                coming.append(reader.submit(source.read, following))
+            yield block, channels
 
 
 def compute_statistics(source: Source, rows: NDArray[np.int64], masked: bool) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -165,16 +181,16 @@ def predict_rows(model: keras.Model, source: Source, rows: NDArray[np.int64]) ->
     Every batch has `PREDICTION_BATCH` rows: the last is filled up with zeros whose output is thrown away, so a graph
     of one shape serves all.
     """
-    for block in iterate_blocks(rows, PREDICTION_ROWS):
-        yield predict_block(model, source.read(block))
+    for _, channels in read_ahead(source, rows, PREDICTION_ROWS):
+        yield predict_block(model, channels)
 
 
-def predict_block(model: keras.Model, stored: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
+def predict_block(model: keras.Model, channels: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
     """Class probabilities (rows, classes) of the rows in these channels, in batches as `predict_rows` makes them."""
-    channels = [c.astype(np.float32, copy=False) for c in stored]
     outputs = []
     for start in range(0, len(channels[0]), PREDICTION_BATCH):
-        batch = [c[start : start + PREDICTION_BATCH] for c in channels]
+        # What the device can cast goes there as it is stored: half the bytes of a copy in float32, or none.
+        batch = [c[start : start + PREDICTION_BATCH].astype(device_dtype(c.dtype), copy=False) for c in channels]
         size = len(batch[0])
         if size < PREDICTION_BATCH:
             batch = [np.concatenate([b, np.zeros((PREDICTION_BATCH - size, *b.shape[1:]), b.dtype)]) for b in batch]

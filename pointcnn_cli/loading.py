@@ -195,11 +195,12 @@ def _estimate_held(config: Config, split: Split, sizes: _Sizes, network: "keras.
 def _estimate_streamed(
     config: Config, split: Split, sizes: _Sizes, network: "keras.Model", device: str, plan: Plan
 ) -> Need:
-    """The same where the training rows are streamed: the windows, and one block of validation rows."""
-    from pointcnn_cli.batches import BLOCK_ROWS, PREDICTION_ROWS
+    """The same where the training rows are streamed: the windows, and two blocks of validation rows, one of which is
+    read while the other is predicted."""
+    from pointcnn_cli.batches import BLOCK_ROWS, PREDICTION_BATCH, PREDICTION_ROWS
 
     training = plan.count_held_rows(_find_batch(config, split)) * sum(sizes.device)
-    validation = min(PREDICTION_ROWS, len(split.validation)) * (sizes.stored + 4 * sizes.values)
+    validation = min(2 * PREDICTION_ROWS, len(split.validation)) * sizes.stored + 4 * PREDICTION_BATCH * sizes.values
     on_gpu = device.startswith("GPU")
     return Need(
         rows=training + validation,

@@ -124,12 +124,12 @@ class Predictor:
 
     def predict(self, source: Source, rows: NDArray[np.int64], reporter: Reporter) -> Generator[Answers]:
         """The answers for `rows`, block after block, each read once; of an ensemble the mean over its members."""
-        from pointcnn_cli.batches import PREDICTION_ROWS, iterate_blocks
+        from pointcnn_cli.batches import PREDICTION_ROWS, read_ahead
 
         reporter.start_rows(len(rows))
         try:
-            for block in iterate_blocks(rows, PREDICTION_ROWS):
-                yield self._answer(source.read(block))
+            for block, channels in read_ahead(source, rows, PREDICTION_ROWS):
+                yield self._answer(channels)
                 reporter.end_rows(len(block))
         finally:
             reporter.end_prediction()

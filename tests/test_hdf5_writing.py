@@ -246,6 +246,22 @@ def test_inspect_statistics_equal_numpy_over_several_blocks(tmp_path, monkeypatc
             assert numbers == pytest.approx(wanted, rel=1e-12)
 
 
+def test_inspect_of_a_large_file_looks_at_evenly_spread_rows_and_at_all_when_asked(tmp_path, monkeypatch):
+    row = 6 * POINTS * FRAMES
+    monkeypatch.setattr("pointcnn_cli.hdf5.inspect._BLOCK_BYTES", 8 * 2 * row)  # two rows a block
+    monkeypatch.setattr("pointcnn_cli.hdf5.inspect.MOST_VALUES", 6 * row)  # three of 25 blocks
+    numbers = np.arange(50, dtype="float64").reshape(50, 1, 1, 1, 1)
+    channels = [np.broadcast_to(numbers, values.shape) for values in make_channels(50, "float64")]
+    path = write_file(tmp_path / "a.h5", 50, **dict(zip(NAMES, channels, strict=True)))
+    part, whole = inspect_file(path, config(path)), inspect_file(path, config(path), all_values=True)
+    assert (part["rows_looked_at"], whole["rows_looked_at"], part["rows"]) == (6, 50, 50)
+    seen = part["channels"][3]["filled"][0]
+    assert (seen["min"], seen["max"], seen["mean"]) == (1, 49, np.mean([1, 24, 25, 48, 49]))
+    assert part["slots"]["filled_share"] == (6 - 1) / 6  # the row of zeros is seen
+    assert part["slots"]["mean_filled_per_frame"] == POINTS * 5 / 6
+    assert whole["channels"][3]["filled"][0]["mean"] == pytest.approx(np.arange(1, 50).mean())
+
+
 def test_inspect_counts_nan_and_does_not_fail_on_it(tmp_path):
     channels = make_channels(12)
     channels[1][3, 0, :2, 0] = np.nan

@@ -103,14 +103,14 @@ def _describe_run(run: "ComparedRun") -> str:
 
 
 def _list_settings(found: "Comparison") -> Table:
-    from pointcnn_cli.comparison.scores import show_value
+    from pointcnn_cli.comparison.scores import describe_setting
 
     table = Table(title="settings that differ", title_justify="left")
     table.add_column("")
     for run in found.runs:
         table.add_column(Text(run.name))
     for key, values in found.settings.items():
-        table.add_row(Text(key), *(Text(_shorten(show_value(value))) for value in values))
+        table.add_row(Text(key), *(Text(_shorten(describe_setting(value))) for value in values))
     return table
 
 

@@ -29,6 +29,9 @@ def inspect(
         Path | None, typer.Option("--plot", metavar="OUT", help="Draw samples of each class: an .svg or .png file.")
     ] = None,
     force: ForceOption = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Look at the values of every row, also of a file so large that it takes long.")
+    ] = False,
     settings: SetOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -43,7 +46,7 @@ def inspect(
 
         check_plot(plot, force)
     names, reporter = load_names(settings), ConsoleReporter()
-    found = inspect_file(file, names)
+    found = inspect_file(file, names, every)
     if json:
         print_json(found)
     else:

@@ -64,6 +64,8 @@ def _list_facts(found: dict[str, Any]) -> Table:
             f"{slots['points']} a frame, {slots['frames']} frames a row; {slots['filled_share']:.1%} filled, "
             f"{slots['mean_filled_per_frame']:.1f} a frame; {slots['empty_rows']} rows are empty",
         )
+        if (seen := found["rows_looked_at"]) < found["rows"]:
+            table.add_row("values", f"looked at in {seen} rows, spread evenly over the file; in every row with --all")
     return table
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pointcnn_cli.comparison import ONE_TRAINING, Comparison
 from pointcnn_cli.comparison.pairs import SIGNIFICANT, Pair, describe_pair
-from pointcnn_cli.comparison.scores import SCORES, show_value
+from pointcnn_cli.comparison.scores import SCORES, describe_setting
 from pointcnn_cli.files import check_target, write_whole
 from pointcnn_cli.report.canvas import Drawing, drawing_style, start_figure
 from pointcnn_cli.report.markup import Html, build_code, build_facts, build_table, escape, join, tag
@@ -109,7 +109,9 @@ def _build_settings(found: Comparison) -> Section:
     if not found.settings:
         return Section("settings", "Settings", tag("p", escape("No setting differs.")))
     columns = ("setting that differs", *(run.name for run in found.runs))
-    rows = [(escape(key), *(escape(show_value(value)) for value in values)) for key, values in found.settings.items()]
+    rows = [
+        (escape(key), *(escape(describe_setting(value)) for value in values)) for key, values in found.settings.items()
+    ]
     return Section("settings", "Settings", build_table(columns, rows, label="Settings", texts=len(columns)))
 
 

@@ -25,6 +25,6 @@ NEEDED |= {"expected_calibration_error", "chance_accuracy", "ceiling_accuracy", 
 """Keys of metrics.json that are shown."""
 
 
-def show_value(value: Any) -> str:
+def describe_setting(value: Any) -> str:
     """A setting as in a config."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -18,7 +18,7 @@ from pointcnn_cli.doctor.selftest import SelfTest, run_self_test
 from pointcnn_cli.errors import MissingDependencyError, PointcnnError
 from pointcnn_cli.memory import describe_bytes
 from pointcnn_cli.reporting import Reporter
-from pointcnn_cli.runtime import import_keras
+from pointcnn_cli.runtime import NAMES, import_keras, name_backend
 
 SCHEMA_VERSION = 1
 LITTLE_DISK = 1_000_000_000
@@ -41,7 +41,7 @@ def examine(reporter: Reporter) -> tuple[dict[str, Any], PointcnnError | None]:
     devices, self_test, error = None, None, _find_error(packages, cpu)
     if error is None:
         try:
-            with reporter.waiting("starting TensorFlow"):
+            with reporter.waiting(f"starting {NAMES[name_backend()]}"):
                 import_keras()
             devices = describe_devices()
             with reporter.waiting("self-test: training a tiny network"):

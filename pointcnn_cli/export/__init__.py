@@ -56,7 +56,7 @@ def export_run(
     check_packages(chosen)
     _refuse_ensemble(path)
     loaded = load_run(path, reporter)
-    calibration = describe_calibration(loaded.run)
+    calibration = describe_calibration(loaded)
     import_keras()
     check_backend()
     networks = build_networks(loaded)

@@ -10,17 +10,12 @@ from pathlib import PurePath
 from typing import Any
 
 from pointcnn_cli import __version__
-from pointcnn_cli.checkpoints import RESTORE
 from pointcnn_cli.config.changes import store_config
-from pointcnn_cli.errors import RunError
 from pointcnn_cli.export.formats import OUTPUT_NAME, Format
 from pointcnn_cli.export.networks import Networks
-from pointcnn_cli.files import read_regular
 from pointcnn_cli.prediction import LoadedRun
-from pointcnn_cli.rundir import RunDir
 
 SCHEMA_VERSION = 1
-MOST_BYTES = 1 << 20  # of a calibration
 INPUT_STATEMENT = (
     "Give the values as they are stored in the data file, as float32. A slot without a point is 0 in all four channels."
 )
@@ -89,19 +84,12 @@ def _describe_normalization(loaded: LoadedRun, networks: Networks) -> dict[str, 
     return described
 
 
-def describe_calibration(run: RunDir) -> dict[str, Any] | None:
+def describe_calibration(loaded: LoadedRun) -> dict[str, Any] | None:
     """The temperature that training fitted, and how to apply it; None where it fitted none. Raises RunError where its
     file is damaged."""
-    path = run.calibration
-    try:
-        temperature = float(json.loads(read_regular(path, MOST_BYTES))["temperature"])
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature is {temperature}")
-    except FileNotFoundError:
+    if not loaded.run.calibration.exists():
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: damaged ({error})", RESTORE) from error
-    return {"temperature": temperature, "statement": CALIBRATION_STATEMENT}
+    return {"temperature": loaded.read_temperature(), "statement": CALIBRATION_STATEMENT}
 
 
 def _strip_folders(value: Any, key: str = "") -> Any:

@@ -98,10 +98,10 @@ def open_check_rows(
 
 def iterate_batches(source: Source, numbers: NDArray[np.int64], names: Sequence[str], size: int) -> Iterator[Arrays]:
     """The channels of these rows by name as float32, `size` rows at a time and fewer at the end."""
-    from pointcnn_cli.batches import PREDICTION_ROWS, iterate_blocks
+    from pointcnn_cli.batches import PREDICTION_ROWS, read_ahead
 
-    for block in iterate_blocks(numbers, PREDICTION_ROWS):
-        channels = [c.astype(np.float32, copy=False) for c in source.read(block)]
+    for block, stored in read_ahead(source, numbers, PREDICTION_ROWS):
+        channels = [c.astype(np.float32, copy=False) for c in stored]
         for start in range(0, len(block), size):
             yield {name: c[start : start + size] for name, c in zip(names, channels, strict=True)}
 
