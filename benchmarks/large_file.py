@@ -2,9 +2,10 @@
 
     python benchmarks/large_file.py --gib 8 --storage gzip contiguous --limit 500MB
 
-Writes a label-sorted file of radar-like float32 rows, trains `pointcnn_original` on it with `data.memory_limit` set,
-in a process of its own that is watched from outside, and on a small file of the same content in memory before and
-after. Costs are linear in rows, so samples a second can be compared. One line of JSON for each kind of storage.
+Writes a label-sorted file of simulated float32 rows, recording after recording, and trains `configs/base.yaml` on it
+with `data.memory_limit` set, in a process of its own that is watched from outside, and on a small file of the same
+content in memory before and after. Costs are linear in rows, so samples a second can be compared. One line of JSON for
+each kind of storage.
 """
 
 import argparse
@@ -22,38 +23,42 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import h5py
 import numpy as np
-from speed_data import CHUNK_ROWS, CLASSES, count_row_bytes, make_channels
+from speed_data import CHUNK_ROWS, CLASSES, count_row_bytes
 from speed_rounds import describe_machine
 
+from pointcnn_cli.config.schema import SimulateConfig
 from pointcnn_cli.hdf5.samples import CHANNEL_NAMES
+from pointcnn_cli.simulate import simulate_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 POINTS, FRAMES = 64, 48
-POOL_ROWS = 2048  # random rows; the file repeats them, each time scaled anew, so that blocks differ
+POOL_ROWS = 2048  # simulated rows, which pack as real ones do; the file repeats them, each time rolled on by a frame
+GROUP_ROWS = 4 * CHUNK_ROWS  # of a recording
 VALIDATION = 0.5  # half of the file trains: an epoch of it all would take twice as long and say the same
 STATUS = ("VmRSS", "RssAnon", "RssFile")
 
 
 def write_file(path: Path, rows: int, storage: str) -> None:
-    """Rows sorted by label, as such files usually are, block by block."""
-    pool = make_channels(min(POOL_ROWS, rows), POINTS, FRAMES, "float32")
+    """Rows sorted by label and recording, as such files usually are, block by block."""
+    simulated = simulate_samples(SimulateConfig(windows=min(POOL_ROWS, rows), points=POINTS, frames=FRAMES))
     packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if storage == "gzip" else {}
     with h5py.File(path, "w") as file:
-        for name, values in zip(CHANNEL_NAMES, pool, strict=True):
+        for name, values in zip(CHANNEL_NAMES, simulated.channels, strict=True):
             shape = (rows, *values.shape[1:])
             chunks = (CHUNK_ROWS, *values.shape[1:]) if packing else None
             dataset = file.create_dataset(name, shape, "float32", chunks=chunks, **packing)
             for block, first in enumerate(range(0, rows, len(values))):
-                dataset[first : first + len(values)] = values[: rows - first] * np.float32(1 + block / 1000)
+                dataset[first : first + len(values)] = np.roll(values, block, axis=3)[: rows - first]
         labels = file.create_dataset("label", data=np.arange(rows) * len(CLASSES) // rows)
         labels.attrs.create("classes", list(CLASSES), dtype=h5py.string_dtype())
+        file["group"] = np.arange(rows) // GROUP_ROWS
 
 
 def train(file: Path, run: Path, limit: str | None, epochs: int = 2) -> dict[str, Any]:
     """Train, and tell samples a second of the last epoch (validation included) and the peaks of memory in GiB."""
-    settings = [f"data.path={file}", "split.strategy=stratified", f"split.validation_fraction={VALIDATION}"]
+    settings = [f"data.path={file}", "data.simulate=null", f"split.validation_fraction={VALIDATION}"]
     settings += [f"train.epochs={epochs}", *([f"data.memory_limit={limit}"] if limit else [])]
-    command = [sys.executable, "-m", "pointcnn_cli", "train", "configs/as_asked.yaml", "--output", str(run)]
+    command = [sys.executable, "-m", "pointcnn_cli", "train", "configs/base.yaml", "--output", str(run)]
     command += [part for setting in settings for part in ("--set", setting)]
     started = time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

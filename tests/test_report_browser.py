@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from report_runs import make_run, write_people
 
+from pointcnn_cli.comparison import compare_runs
+from pointcnn_cli.comparison.page import write_page
 from pointcnn_cli.report import write_report
 from pointcnn_cli.report.palette import COLOURS
 from pointcnn_cli.reporting import Reporter
@@ -44,7 +46,8 @@ OVERFLOWING = """() => [...document.body.querySelectorAll('*')]
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """A page with every figure, one of a split that leaves a class out, and one of many classes with long names."""
+    """A page with every figure, one of a split that leaves a class out, one of many classes with long names, and a
+    comparison of two runs."""
     folder = tmp_path_factory.mktemp("pages")
     six = write_people(folder / "six.h5", ["box", "jack", "jump", "squat", "walk", "wave"], rows=240, groups=20)
     names = [f"activity {number} <b>&amp;" for number in range(20)]
@@ -56,7 +59,11 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         "many": make_run(folder / "many", many, accuracy=0.5, epochs=60),
         "short": make_run(folder / "short", two, epochs=1),
     }
-    return {name: write_report(run.path, Reporter()) for name, run in runs.items()}
+    written = {name: write_report(run.path, Reporter()) for name, run in runs.items()}
+    better = make_run(folder / "better", six, accuracy=0.9)
+    written["comparison"] = folder / "comparison.html"
+    write_page(compare_runs([runs["usual"].path, better.path], [], [], Reporter()), written["comparison"])
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +104,7 @@ def overlap(one: dict, other: dict) -> float:
     return max(wide, 0) * max(high, 0) / area if area else 0.0
 
 
-@pytest.mark.parametrize("name", ["usual", "tail", "many", "short"])
+@pytest.mark.parametrize("name", ["usual", "tail", "many", "short", "comparison"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_figure_is_there_and_legible_and_nothing_is_loaded(open_page, pages, name, width):
     for scheme in SCHEMES:
@@ -107,7 +114,7 @@ def test_every_figure_is_there_and_legible_and_nothing_is_loaded(open_page, page
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(OVERFLOWING) == []
         figures = page.evaluate(FIGURES)
-        wanted = {"usual": 14, "tail": 14, "many": 14, "short": 6}[name]
+        wanted = {"usual": 14, "tail": 14, "many": 14, "short": 6, "comparison": 2}[name]
         assert len(figures) >= wanted, [figure["name"] for figure in figures]
         for figure in figures:
             check_figure(figure, width, scheme)
