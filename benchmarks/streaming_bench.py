@@ -25,13 +25,13 @@ from pointcnn_cli.streaming import plan_stream
 STORAGE = {"contiguous": {}, "gzip": {"compression": "gzip", "compression_opts": 4}}
 
 
-def write_file(path: Path, rows: int, chunk: int, storage: str) -> None:
-    """Simulated windows, float16, sorted by label."""
+def write_file(path: Path, rows: int, chunk: int, storage: str, dtype: str) -> None:
+    """Simulated windows, sorted by label."""
     samples = simulate_samples(SimulateConfig(windows=rows, subjects=40))
     order = np.argsort(samples.labels, kind="stable")
     with h5py.File(path, "w") as file:
         for i, channel in enumerate(samples.channels, 1):
-            values = channel[order].astype("float16")
+            values = channel[order].astype(dtype)
             chunks = None if storage == "contiguous" else (chunk, *values.shape[1:])
             file.create_dataset(f"channel_{i}", data=values, chunks=chunks, **STORAGE[storage])
         file["label"] = samples.labels[order]
@@ -47,7 +47,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     fits = {}
     for storage in STORAGE:
         path = folder / f"{storage}.h5"
-        write_file(path, arguments.rows, arguments.chunk, storage)
+        write_file(path, arguments.rows, arguments.chunk, storage, arguments.dtype)
         config = Config(
             data={"path": str(path)}, model={"name": arguments.model}, train={"epochs": arguments.rounds + 1}
         )
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--chunk", type=int, default=20)
     parser.add_argument("--limit", default="20MB", help="data.memory_limit")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="of the files")
     parser.add_argument("--model", default="pointcnn")
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(parser.parse_args(), Path(folder))))

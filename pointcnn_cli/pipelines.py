@@ -14,19 +14,12 @@ Batches = Callable[[Check | None], Iterator[tuple[Any, ...]]]
 def arrange_arrays(parts: Sequence[NDArray[Any]], size: int) -> dict[str, Any]:
     """What `fit` is given for batches of `size` of these inputs, targets and, where rows weigh differently, weights, in
     this order.
-
-    On TensorFlow a dataset whose threads are its own: that which Keras makes of arrays shares those of the step, and in
-    about every second epoch the step then ran on one core (2.5 against 5.2 s of wall time for 5 s of work, two cores).
     """
     if name_backend() != "tensorflow":
         return {**dict(zip(("x", "y", "sample_weight"), parts, strict=False)), "batch_size": size}
     import tensorflow as tf
 
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = 1
-    options.experimental_optimization.inject_prefetch = False
-    return {"x": tf.data.Dataset.from_tensor_slices(tuple(parts)).batch(size).with_options(options)}
+    return {"x": _keep_apart(tf.data.Dataset.from_tensor_slices(tuple(parts)).batch(size))}
 
 
 def arrange_batches(batches: Batches, signature: Any, check: Check) -> Any:
@@ -45,4 +38,20 @@ def arrange_batches(batches: Batches, signature: Any, check: Check) -> Any:
             return tf.TensorSpec(*part)
         return tuple(specify(inner) for inner in part)
 
-    return tf.data.Dataset.from_generator(lambda: batches(None), output_signature=specify(signature)).prefetch(1)
+    made = tf.data.Dataset.from_generator(lambda: batches(None), output_signature=specify(signature))
+    return _keep_apart(made.prefetch(1))
+
+
+def _keep_apart(dataset: Any) -> Any:
+    """The same dataset of TensorFlow with a thread of its own.
+
+    One that shares the threads of the step had it run on one core in about every second epoch (2.5 against 5.2 s of
+    wall time for 5 s of work, two cores).
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    options.experimental_optimization.inject_prefetch = False
+    return dataset.with_options(options)
