@@ -33,6 +33,8 @@ class Listener(Reporter):
     def say(self, text: str) -> None:
         self.lines.append(text)
 
+    warn = say
+
 
 def make_rows(rows: int = 600, noise: float = 1.0, person: float = 0.5, seed: int = 0):
     """Features (rows, 12), labels and people: sorted by label, then by person; every class has a direction."""
@@ -238,6 +240,9 @@ def test_a_budget_that_is_too_small_trains_nothing_and_says_what_is_needed():
     assert {m.basis for m in found} == {"missing"}
     assert all(" s of budget" in m.sentence for m in found)
     assert not any(line.startswith("experiment: ") for line in listener.lines)
+    told = [line for line in listener.lines if line.startswith("no experiment was made for PC201. ")]
+    assert len(told) == 1  # the finding of a cheaper check hides it in the result
+    assert " s of budget" in told[0]
 
 
 def test_a_case_without_validation_rows_or_network_is_inconclusive():

@@ -59,7 +59,9 @@ def run_experiments(case: Case, so_far: Diagnosis, budget: float | None, reporte
         return [replace(missing(code, needs), details={"failed": not known}) for code in dict.fromkeys(codes)]
     for experiment in _order(bench):
         if experiment.is_needed(bench):
-            bench.results += _run(experiment, bench)
+            results = _run(experiment, bench)
+            bench.results += results
+            _tell_omitted(bench, results)
     try:
         judged = judge([*(finding.measurement for finding in so_far.findings), *bench.results])
         bench.results += attribute(bench, judged)
@@ -124,6 +126,13 @@ def _run(experiment: Experiment, bench: Bench) -> list[Measurement]:
             if code not in there
         ]
     return found
+
+
+def _tell_omitted(bench: Bench, results: list[Measurement]) -> None:
+    """What a cheaper check has found already stands in the result without a word of an experiment that was not made."""
+    for result in results:
+        if result.basis == "missing" and bench.find(result.code) is not None:
+            bench.reporter.warn(f"no experiment was made for {result.code}. {result.sentence}")
 
 
 def _suspects(*codes: str) -> Callable[[Bench], bool]:
