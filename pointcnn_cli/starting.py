@@ -35,7 +35,18 @@ def start_keras(config: Config, reporter: Reporter, place: Place = ALONE) -> tup
     if config.train.deterministic:
         enable_determinism()
     reporter.say(f"device: {device}")
+    _warn_of_bfloat16(config, device, reporter)
     return device, team
+
+
+def _warn_of_bfloat16(config: Config, device: str, reporter: Reporter) -> None:
+    """TensorFlow 2.21's Conv3D gives garbage in bfloat16 on CPUs with AMX, at depth 1; our layers make it a Conv2D."""
+    stock = not config.model.fast and config.train.precision == "mixed_bfloat16"
+    if stock and device.startswith("CPU") and name_backend() == "tensorflow":
+        reporter.warn(
+            "TensorFlow's own Conv3D computes wrongly in bfloat16 on some CPUs; set model.fast to true, or "
+            "train.precision to float32"
+        )
 
 
 def check_team(team: Team, config: Config, source: Source, split: Split, epoch: int) -> None:

@@ -19,6 +19,7 @@ from pointcnn_cli.config.load import load_config, load_resolved
 from pointcnn_cli.errors import ConfigError, DataError, Interrupted, OutputError, RunError, TrainingError
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
+from pointcnn_cli.starting import start_keras
 
 SMOKE = ROOT / "configs" / "smoke.yaml"
 
@@ -260,6 +261,18 @@ for wanted in ("false", "true"):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.parametrize(
+    ("fast", "precision", "warned"),
+    [("false", "mixed_bfloat16", True), ("true", "mixed_bfloat16", False), ("false", "float32", False)],
+)
+def test_stock_convolutions_in_bfloat16_on_a_cpu_are_warned_of(fast, precision, warned):
+    listener = Listener()
+    start_keras(
+        load_config(SMOKE, [f"model.fast={fast}", f"train.precision={precision}", "train.device=cpu"]), listener
+    )
+    assert any("computes wrongly in bfloat16" in line for line in listener.said) == warned
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_rows(tmp_path):

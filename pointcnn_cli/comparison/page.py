@@ -77,7 +77,7 @@ def _build_differences(found: Comparison) -> Section:
         words = "No two runs were scored on the same rows, so no difference is computed."
         return Section("differences", "Differences", tag("p", escape(words)))
     points = [(pair.run.name, pair.found.difference, pair.found.interval) for pair in paired if pair.found]
-    title = f"Accuracy minus that of {found.runs[0].name}, with its 95 % interval"
+    title = f"Accuracy minus that of {found.runs[0].name}, 95 % interval"
     columns = ("run", "difference", "95 % interval", "p", "adjusted p", "smallest p", "only it right",
                f"only {found.runs[0].name} right", "rows", "groups", "test", "interval by")  # fmt: skip
     table = build_table(columns, [_list_pair(pair) for pair in paired], label="Paired differences")

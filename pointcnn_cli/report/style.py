@@ -58,7 +58,7 @@ details{margin:10px 0} summary{cursor:pointer}
 .mark{font-weight:700;font-size:14px}
 .CONFIRMED{border-left-color:var(--bad)} .CONFIRMED .mark{color:var(--bad)}
 .SUSPECTED{border-left-color:var(--caution)} .SUSPECTED .mark{color:var(--caution)}
-@media (max-width:520px){.verdict .sentence{font-size:18px} dl div{grid-template-columns:1fr;gap:0}
+@media (max-width:520px){.verdict .sentence{font-size:18px} dl div{grid-template-columns:minmax(0,1fr);gap:0}
   .tiles{grid-template-columns:1fr 1fr}}
 @media print{body{max-width:none;padding:0;font-size:11pt} nav{display:none}
   figure,.verdict,.finding,tr{break-inside:avoid} h2,h3{break-after:avoid}
