@@ -42,8 +42,12 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(shards):
-    """The directory of the whole; tests must not change it. The second seed is trained here, to save two starts."""
+def finished(shards, trained):
+    """The directory of the whole; tests must not change it. The second seed is trained here, to save two starts.
+
+    `trained` comes first: TensorFlow would else start in this process with the one thread of these runs, and other
+    tests compare its bits with those of processes that have all.
+    """
     cv = CvDir.open(shards[0])
     config = read_config(cv, cv.read_manifest())
     for member in MEMBERS[2:]:

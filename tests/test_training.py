@@ -17,6 +17,7 @@ from conftest import PEOPLE, ROOT, SMALL, Listener
 from pointcnn_cli import evaluation, training
 from pointcnn_cli.config.load import load_config, load_resolved
 from pointcnn_cli.errors import ConfigError, DataError, Interrupted, OutputError, RunError, TrainingError
+from pointcnn_cli.report import write_after_training
 from pointcnn_cli.reporting import Reporter
 from pointcnn_cli.rundir import RunDir
 from pointcnn_cli.starting import start_keras
@@ -245,6 +246,17 @@ def test_a_finished_run_grows_to_what_a_longer_one_would_have_been(tmp_path):
     edit_config(grown.run.path, "epochs: 2", "epochs: 4")
     with pytest.raises(RunError, match="no state to go on from"):
         training.resume(grown.run.path, Reporter())
+
+
+def test_a_complete_run_that_was_killed_before_its_report_gets_it(trained, tmp_path):
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(trained.run.path, run.path)
+    before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    run.report.unlink()
+    training.resume(run.path, Reporter(), conclude=write_after_training)
+    assert run.report.read_bytes().startswith(b"<!DOCTYPE html>")
+    assert {path.name for path in run.path.iterdir() if path.is_file()} == before.keys()
+    assert all((run.path / name).read_bytes() == data for name, data in before.items() if name != run.report.name)
 
 
 def test_deterministic_switches_tensorflow_for_the_whole_process():
