@@ -194,7 +194,8 @@ def test_two_processes_train_as_one_does(on_jax, tmp_path):
     for name, tolerance in (("sgd", 1e-5), ("adam", 1e-3), ("streamed", 1e-5)):
         one, two = RunDir.open(tmp_path / "one" / name), RunDir.open(tmp_path / "two" / name)
         for column in ("loss", "val_loss"):
-            np.testing.assert_allclose(read_columns(two, column), read_columns(one, column), atol=tolerance)
+            # Of a large loss, float32 keeps six digits.
+            np.testing.assert_allclose(read_columns(two, column), read_columns(one, column), rtol=1e-6, atol=tolerance)
         mine, theirs = map(read_probabilities, (two, one))
         np.testing.assert_allclose(mine, theirs, atol=10 * tolerance)
         assert np.mean(mine.argmax(axis=1) == theirs.argmax(axis=1)) >= 0.999
