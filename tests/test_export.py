@@ -144,8 +144,9 @@ def test_a_run_of_stock_layers_is_lowered_too(unlike):
 def test_a_run_in_mixed_precision_is_written_in_float32_and_says_how_far_that_is(unlike, trained):
     mixed = unlike[1]["parity"]["mixed_precision"]
     assert mixed["precision"] == "mixed_bfloat16"
-    # Most processors differ by a few hundredths; with AMX TensorFlow's own Conv3D is wrong in bfloat16, by up to 0.9.
-    assert CLOSE < mixed["largest_difference"] <= 1.0
+    # Most processors differ by a few hundredths; with AMX TensorFlow's own Conv3D is wrong in bfloat16, by up to 0.9 or
+    # with NaN.
+    assert mixed["largest_difference"] is None or CLOSE < mixed["largest_difference"] <= 1.0
     assert mixed["rows"] == min(trained.metrics["n"], parity.MOST_MIXED)
 
 

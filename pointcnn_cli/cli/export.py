@@ -75,10 +75,12 @@ def export_table(written: Mapping[str, Any]) -> Table:
     table.add_row("largest difference of a probability", f"{parity['largest_difference']:.2g}")
     table.add_row("same most probable class", f"{parity['equal_argmax']:.2%} of rows")
     if mixed := parity["mixed_precision"]:
-        table.add_row(
-            f"against the run's own {mixed['precision']}",
-            f"{mixed['largest_difference']:.2g}; same class in {mixed['equal_argmax']:.2%} of {mixed['rows']} rows",
-        )
+        told = "not compared: there the run's network answers with NaN on this machine"
+        if mixed["largest_difference"] is not None:
+            told = (
+                f"{mixed['largest_difference']:.2g}; same class in {mixed['equal_argmax']:.2%} of {mixed['rows']} rows"
+            )
+        table.add_row(f"against the run's own {mixed['precision']}", told)
     for title, text in describe_cost(cost) if cost else ():
         table.add_row(title, text)
     return table
