@@ -247,3 +247,13 @@ def _name_holder(folder: Path) -> str:
         process = read_document(RunDir(folder).manifest)["process"]
         return f"pid {process['pid']} on {process['host']}"
     return "pid unknown"
+
+
+def describe_vanished(process: Any) -> str:
+    """What is to be known of a process that holds no lock any more and never said how it ended."""
+    who = f" (pid {process.get('pid')} on {process.get('host')})" if isinstance(process, dict) else ""
+    return (
+        f"the last process{who} vanished without a word: killed (out of memory, SIGKILL), or its machine stopped; "
+        "nothing but the epoch in progress is lost. If memory was short, a new run with a smaller train.batch_size "
+        "needs less"
+    )

@@ -29,7 +29,7 @@ from pointcnn_cli.joining import ALONE, Place
 from pointcnn_cli.loading import begin_fit, continue_fit
 from pointcnn_cli.memory import FREE_MEMORY, explain_shortage
 from pointcnn_cli.reporting import Reporter
-from pointcnn_cli.rundir import RunDir, default_target
+from pointcnn_cli.rundir import RunDir, default_target, describe_vanished
 from pointcnn_cli.runtime import (
     compare_environments,
     describe_environment,
@@ -134,7 +134,7 @@ def resume(path: Path, reporter: Reporter, conclude: Finisher | None = None, pla
         if _is_complete(manifest, config, began_as):
             return _leave_alone(run, config, manifest, reporter, None if place.index else conclude)
         if manifest["status"] == "running":
-            reporter.warn(_describe_vanished(before.get("process")))
+            reporter.warn(describe_vanished(before.get("process")))
         return _continue(run, config, manifest, reporter, conclude, place)
     finally:
         run.unlock()
@@ -161,16 +161,6 @@ def _leave_alone(
     except PointcnnError as error:
         reporter.warn(f"the report cannot be written now ({error.message})")
     return TrainedRun(run, run.read_metrics())
-
-
-def _describe_vanished(process: Any) -> str:
-    """What is to be known of a process that holds no lock any more and never said how it ended."""
-    who = f" (pid {process.get('pid')} on {process.get('host')})" if isinstance(process, dict) else ""
-    return (
-        f"the last process{who} vanished without a word: killed (out of memory, SIGKILL), or its machine stopped; "
-        "nothing but the epoch in progress is lost. If memory was short, a new run with a smaller train.batch_size "
-        "needs less"
-    )
 
 
 def _continue(
