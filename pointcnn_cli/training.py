@@ -127,12 +127,12 @@ def resume(path: Path, reporter: Reporter, conclude: Finisher | None = None, pla
     config, began_as = load_resolved(run.config), read_stored(before.get("config"), run.config)
     check_config(config, began_as, run.config)
     if _is_complete(before, config, began_as):
-        return _leave_alone(run, config, before, reporter, None if place.index else conclude)
+        return _leave_alone(run, before, reporter, None if place.index else conclude)
     run.lock()
     try:
         manifest = run.read_manifest()  # another process may have ended between the first look and the lock
         if _is_complete(manifest, config, began_as):
-            return _leave_alone(run, config, manifest, reporter, None if place.index else conclude)
+            return _leave_alone(run, manifest, reporter, None if place.index else conclude)
         if manifest["status"] == "running":
             reporter.warn(describe_vanished(before.get("process")))
         return _continue(run, config, manifest, reporter, conclude, place)
@@ -146,16 +146,15 @@ def _is_complete(manifest: dict[str, Any], config: Config, began_as: Config | No
     return manifest["status"] == "finished" and not grown
 
 
-def _leave_alone(
-    run: RunDir, config: Config, manifest: dict[str, Any], reporter: Reporter, conclude: Finisher | None
-) -> TrainedRun:
+def _leave_alone(run: RunDir, manifest: dict[str, Any], reporter: Reporter, conclude: Finisher | None) -> TrainedRun:
     """A complete run. Where its process was killed between its last word and its report, it gets that."""
     if conclude is None or run.report.exists():
         reporter.say(f"{run.path} is already complete; nothing was changed")
         return TrainedRun(run, run.read_metrics())
     reporter.say(f"{run.path} is already complete, but for its report")
     try:
-        with open_source(config.data, expected_classes=tuple(manifest["classes"])) as source:
+        data = load_resolved(run.config).data
+        with open_source(data, expected_classes=tuple(manifest["classes"])) as source:
             check_fingerprint(source, manifest["data"])
             conclude(run, source, reporter)
     except PointcnnError as error:
@@ -286,8 +285,7 @@ def _describe_work(fit: "Fit") -> str:
 
 
 def _score(run: RunDir, fit: "Fit", stop: StopRequest) -> dict[str, Any]:
-    """predictions.csv, metrics.json and, where asked for, calibration.json of the kept weights on the validation
-    rows."""
+    """predictions.csv, metrics.json and perhaps calibration.json of the kept weights on the validation rows."""
     from pointcnn_cli.scoring import score_rows
     from pointcnn_cli.tables import write_predictions
 
