@@ -159,7 +159,8 @@ STREAM = ("data.simulate.windows=72", "train.batch_size=6", "data.memory_limit=4
 RUNS = {
     "sgd": ["train.epochs=3", "train.batch_size=18", "train.optimizer=sgd", "train.learning_rate=0.01"],
     "adam": ["train.epochs=3", "train.batch_size=18"],
-    "streamed": ["train.epochs=2", "train.optimizer=sgd", "train.learning_rate=0.01", *STREAM],
+    # At 0.01 its loss grows to 29, of which float32 holds no 1e-5.
+    "streamed": ["train.epochs=2", "train.optimizer=sgd", "train.learning_rate=0.001", *STREAM],
 }
 
 
@@ -194,8 +195,7 @@ def test_two_processes_train_as_one_does(on_jax, tmp_path):
     for name, tolerance in (("sgd", 1e-5), ("adam", 1e-3), ("streamed", 1e-5)):
         one, two = RunDir.open(tmp_path / "one" / name), RunDir.open(tmp_path / "two" / name)
         for column in ("loss", "val_loss"):
-            # Of a large loss, float32 keeps six digits.
-            np.testing.assert_allclose(read_columns(two, column), read_columns(one, column), rtol=1e-6, atol=tolerance)
+            np.testing.assert_allclose(read_columns(two, column), read_columns(one, column), atol=tolerance)
         mine, theirs = map(read_probabilities, (two, one))
         np.testing.assert_allclose(mine, theirs, atol=10 * tolerance)
         assert np.mean(mine.argmax(axis=1) == theirs.argmax(axis=1)) >= 0.999
