@@ -40,32 +40,37 @@ class PartRows:
     labels: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class TrainingRows:
+    """The training rows, what the network is to answer to each, and how much each counts."""
+
+    part: PartRows
+    targets: NDArray[np.float32]
+    """(rows, classes)"""
+    weights: NDArray[np.float32] | None
+    """(rows,); None where all count alike."""
+
+    def take(self, places: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
+        """Targets and, where rows weigh differently, weights of some rows, by their places in the part."""
+        return (self.targets[places], *(() if self.weights is None else (self.weights[places],)))
+
+
 class ResidentFeed:
     """Training rows that the device holds; nothing but their numbers goes to each step."""
 
-    def __init__(
-        self,
-        config: Config,
-        train: PartRows,
-        targets: NDArray[np.float32],
-        weights: NDArray[np.float32] | None,
-        team: Team,
-    ) -> None:
-        """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
+    def __init__(self, config: Config, rows: TrainingRows, team: Team) -> None:
         self._config = config
-        self._train = train
-        self._targets = targets
-        self._weights = weights
+        self._rows = rows
         self._team = team
 
     def build_trainer(self, model: keras.Model) -> keras.Model:
         """The model to train, with the weights of `model`; this puts the rows on the device."""
-        channels = self._train.source.read(np.arange(len(self._targets)))
+        channels = self._rows.part.source.read(np.arange(len(self._rows.targets)))
         return build_trainer(model, channels, self._config.augment, self._team.replicate)
 
     def order_rows(self, epoch: int) -> NDArray[np.int64]:
         """The order in this epoch of the training rows that this process takes."""
-        order = permute_rows(self._config.seed, epoch, len(self._targets))
+        order = permute_rows(self._config.seed, epoch, len(self._rows.targets))
         return self._team.share(order, self._config.train.batch_size)
 
     def fit(
@@ -80,18 +85,8 @@ class ResidentFeed:
         called."""
         size = self._config.train.batch_size // self._team.count
         order = self.order_rows(epoch)[: None if steps is None else steps * size]
-        parts = [order.astype(np.int32), self._targets[order]]
-        if self._weights is not None:
-            parts.append(self._weights[order])
-        history = trainer.fit(
-            **arrange_arrays(parts, size),
-            shuffle=False,
-            initial_epoch=epoch - 1,
-            epochs=epoch,
-            callbacks=callbacks,
-            verbose=0,
-        )
-        return {name: float(values[-1]) for name, values in history.history.items()}
+        parts = (order.astype(np.int32), *self._rows.take(order))
+        return _fit_epoch(trainer, epoch, callbacks, **arrange_arrays(parts, size))
 
     def close(self) -> None:
         """Nothing to close."""
@@ -100,26 +95,15 @@ class ResidentFeed:
 class StreamedFeed:
     """Training rows that are read while others train."""
 
-    def __init__(
-        self,
-        config: Config,
-        train: PartRows,
-        targets: NDArray[np.float32],
-        weights: NDArray[np.float32] | None,
-        plan: Plan,
-        team: Team,
-        clock: Clock,
-    ) -> None:
-        """`targets` (rows, classes) and `weights` (rows,) are those of the rows of `train`."""
-        self._clock = clock
+    def __init__(self, config: Config, rows: TrainingRows, team: Team, plan: Plan, clock: Clock) -> None:
         self._config = config
-        self._targets = targets
-        self._weights = weights
-        self._train = train
+        self._rows = rows
         self._team = team
-        self._dtypes = [device_dtype(channel.dtype) for channel in train.source.read(np.arange(1))]
+        self._clock = clock
+        part = rows.part
+        self._dtypes = [device_dtype(channel.dtype) for channel in part.source.read(np.arange(1))]
         self._stream = Stream(
-            train.source, train.numbers, train.labels, self._dtypes, plan, config.seed, config.train.epochs,
+            part.source, part.numbers, part.labels, self._dtypes, plan, config.seed, config.train.epochs,
             partial(team.share, size=config.train.batch_size),
         )  # fmt: skip
         self._failure: Exception | None = None
@@ -145,31 +129,25 @@ class StreamedFeed:
         with self._clock.measure(INPUT):
             self._stream.prepare(epoch, check)
         if steps is None:
-            steps = self._team.count_steps(len(self._targets), self._config.train.batch_size)
+            steps = self._team.count_steps(len(self._rows.targets), self._config.train.batch_size)
+        batches = arrange_batches(partial(self._iterate_batches, epoch, steps), self._describe_batches(), check)
+        callbacks = [*callbacks, WaitForRows(self._stream.wait, check, self._clock)]
         try:
-            history = trainer.fit(
-                arrange_batches(partial(self._iterate_batches, epoch, steps), self._describe_batches(), check),
-                steps_per_epoch=steps,  # without it Keras warns when an epoch is over
-                shuffle=False,
-                initial_epoch=epoch - 1,
-                epochs=epoch,
-                callbacks=[*callbacks, WaitForRows(self._stream.wait, check, self._clock)],
-                verbose=0,
-            )
+            # Without the number of steps Keras warns when an epoch is over.
+            return _fit_epoch(trainer, epoch, callbacks, x=batches, steps_per_epoch=steps)
         except PointcnnError:
             raise
         except Exception:
             if self._failure is None:
                 raise
             raise self._failure from None  # TensorFlow has made a text of it
-        return {name: float(values[-1]) for name, values in history.history.items()}
 
     def _describe_batches(self) -> tuple[Any, ...]:
         """Shape and dtype of channels, targets and, where rows weigh differently, weights."""
-        shapes = self._train.source.index.channel_shapes
+        shapes = self._rows.part.source.index.channel_shapes
         channels = tuple(((None, *shape, 1), dtype) for shape, dtype in zip(shapes, self._dtypes, strict=True))
-        weights = () if self._weights is None else (((None,), "float32"),)
-        return (channels, ((None, self._targets.shape[1]), "float32"), *weights)
+        others = self._rows.take(np.arange(0))
+        return (channels, *(((None, *array.shape[1:]), "float32") for array in others))
 
     def _iterate_batches(self, epoch: int, steps: int, check: Check | None) -> Iterator[tuple[Any, ...]]:
         """Channels, targets and, where rows weigh differently, weights. On TensorFlow in a thread of its own."""
@@ -177,8 +155,7 @@ class StreamedFeed:
             size = self._config.train.batch_size // self._team.count
             batches = self._stream.iterate_batches(epoch, size, check)
             for places, channels in islice(batches, steps):
-                weights = () if self._weights is None else (self._weights[places],)
-                yield (channels, self._targets[places], *weights)
+                yield (channels, *self._rows.take(places))
         except Exception as error:
             self._failure = error
             raise
@@ -186,6 +163,14 @@ class StreamedFeed:
     def close(self) -> None:
         """Stop reading ahead."""
         self._stream.close()
+
+
+def _fit_epoch(
+    trainer: keras.Model, epoch: int, callbacks: list[keras.callbacks.Callback], **data: Any
+) -> dict[str, float]:
+    """Train this epoch on what `fit` is given as `data`; the mean of each metric."""
+    history = trainer.fit(**data, shuffle=False, initial_epoch=epoch - 1, epochs=epoch, callbacks=callbacks, verbose=0)
+    return {name: float(values[-1]) for name, values in history.history.items()}
 
 
 def estimate_epoch(

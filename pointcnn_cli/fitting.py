@@ -20,7 +20,7 @@ from pointcnn_cli.checkpoints import Arrays
 from pointcnn_cli.config.schema import Config
 from pointcnn_cli.distribution import Team
 from pointcnn_cli.errors import RunError, TrainingError
-from pointcnn_cli.feeding import PartRows, ResidentFeed, StreamedFeed, estimate_epoch
+from pointcnn_cli.feeding import PartRows, ResidentFeed, StreamedFeed, TrainingRows, estimate_epoch
 from pointcnn_cli.hdf5.samples import DataIndex
 from pointcnn_cli.history import HistoryRow, describe_stuck, find_best_epoch, is_stuck
 from pointcnn_cli.memory import FREE_MEMORY, explain_shortage, suggest_batch
@@ -67,12 +67,12 @@ class Fit:
         self.model = model
         self.team.check_batches(len(train.labels), config.train.batch_size)
         self.steps = self.team.count_steps(len(train.labels), config.train.batch_size)
-        targets = np.eye(len(self.classes), dtype=np.float32)[train.labels]  # (rows, classes)
-        weights = compute_row_weights(config.train, train.labels, self.classes)
+        targets = np.eye(len(self.classes), dtype=np.float32)[train.labels]
+        rows = TrainingRows(train, targets, compute_row_weights(config.train, train.labels, self.classes))
         self._feed = (
-            ResidentFeed(config, train, targets, weights, self.team)
+            ResidentFeed(config, rows, self.team)
             if plan is None
-            else StreamedFeed(config, train, targets, weights, plan, self.team, self.clock)
+            else StreamedFeed(config, rows, self.team, plan, self.clock)
         )
         with self.team.scope():
             self._trained = self.model if self.team.devices == 1 else self._copy_network()
