@@ -113,8 +113,64 @@ def test_labels_that_unpack_to_too_little_are_refused(tmp_path):
     assert "dataset 'label': the chunk at (0,) unpacks to 8 bytes, not 96" in refused(path)
 
 
-def test_chunks_are_looked_at_once_for_each_opening_of_a_file(tmp_path, monkeypatch):
-    path = write_chunk(tmp_path / "a.h5", zlib.compress(WHOLE), (DEFLATE,))
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", "|i1", ">u2", "<i4"])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("layout", [slice(None), np.s_[..., 0]], ids=["5-D", "4-D"])
+def test_packed_numbers_of_every_type_are_read_as_written(tmp_path, dtype, shuffle, layout):
+    values = np.random.default_rng(0).integers(0, 100, (50, 1, POINTS, FRAMES, 1)).astype(dtype)
+    path = write_file(tmp_path / "a.h5", 50, channel_2=None)
+    with h5py.File(path, "a") as file:
+        chunks = (7, 1, 3, 2, 1)[: values[layout].ndim]  # stick out at the end of every axis but the depth
+        file.create_dataset("channel_2", data=values[layout], chunks=chunks, compression="gzip", shuffle=shuffle)
+    with open_hdf5(config(path)) as source:
+        for rows in (np.arange(50), np.arange(5, 9), np.array([0, 3, 6, 7, 20, 21, 22, 49])):
+            read = source.read(rows)[1]
+            assert read.dtype == np.dtype(dtype).newbyteorder("=")
+            assert np.array_equal(read, values[rows])
+
+
+def test_numbers_that_numpy_has_no_type_for_are_converted_by_hdf5(tmp_path):
+    """Floats with a shorter exponent than IEEE's: h5py reads them as the next larger type, with HDF5's conversion."""
+    path = write_file(tmp_path / "a.h5", channel_2=None)
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(31, 24, 7, 0, 24)  # sign, exponent, mantissa: place and bits
+    kind.set_ebias(63)
+    values = np.arange(240, dtype="float32").reshape(SHAPE)
+    with h5py.File(path, "a") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk(SHAPE)
+        plist.set_deflate(4)
+        dataset = h5py.h5d.create(file.id, b"channel_2", kind, h5py.h5s.create_simple(SHAPE), plist)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    assert np.array_equal(read_all(path), values)
+
+
+@pytest.mark.parametrize(("mask", "pack"), [(0b01, zlib.compress), (0b11, bytes)])
+def test_filters_that_a_chunk_was_stored_without_are_not_undone(tmp_path, mask, pack):
+    values = np.arange(240, dtype="float32").reshape(SHAPE)
+    path = write_chunk(tmp_path / "a.h5", pack(values.tobytes()), (SHUFFLE, DEFLATE), mask)
+    assert np.array_equal(read_all(path), values)
+
+
+@pytest.mark.parametrize("missing", [1, 4])
+@pytest.mark.parametrize("filters", [(DEFLATE,), (SHUFFLE, DEFLATE)])
+def test_packed_data_without_their_end_or_checksum_are_refused(tmp_path, missing, filters):
+    packed = zlib.compress(WHOLE)[:-missing]
+    with pytest.raises(DataError, match="rows 0 to 11 cannot be read: the packed data break off"):
+        read_all(write_chunk(tmp_path / "a.h5", packed, filters))
+
+
+def test_packed_data_with_a_wrong_checksum_are_refused(tmp_path):
+    packed = bytearray(zlib.compress(WHOLE))
+    packed[-1] ^= 1
+    with pytest.raises(DataError, match="rows 0 to 11 cannot be read"):
+        read_all(write_chunk(tmp_path / "a.h5", bytes(packed), (DEFLATE,)))
+
+
+def test_chunks_that_hdf5_unpacks_are_looked_at_once_for_each_opening_of_a_file(tmp_path, monkeypatch):
+    path = write_file(tmp_path / "a.h5", channel_2=None)
+    with h5py.File(path, "a") as file:
+        file.create_dataset("channel_2", data=np.ones(SHAPE), chunks=SHAPE, compression="gzip", fletcher32=True)
     looked = []
     unpacker = zlib.decompressobj
     monkeypatch.setattr(zlib, "decompressobj", lambda: looked.append(1) or unpacker())

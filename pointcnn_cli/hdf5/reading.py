@@ -13,6 +13,7 @@ from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.chunks import check_unpacked
 from pointcnn_cli.hdf5.columns import Columns, OpenFile, combine_files, open_and_check
 from pointcnn_cli.hdf5.files import expand_paths
+from pointcnn_cli.hdf5.packed import UnpackError, find_packing, read_packed
 from pointcnn_cli.hdf5.probe import TRIED_BYTES, check_survives, limited_memory
 from pointcnn_cli.hdf5.problems import Problem, at, raise_problems
 from pointcnn_cli.hdf5.samples import DataIndex, FileSpan, check_finite, check_rows
@@ -157,27 +158,36 @@ def read_rows(
 ) -> None:
     """Read `rows` (strictly increasing, of this dataset) into `out` (len(rows), depth, points, frames, 1).
 
-    `whole`, kept from one call to the next, spares chunks a second look: see `check_unpacked`.
-
-    h5py's own indexing by a list of rows is slow beyond about a thousand; here runs of touched chunks are read as
-    slices and the rows picked in NumPy. No chunk is decompressed twice, and only those that hold a wanted row.
+    `whole`, kept from one call to the next, spares chunks that HDF5 unpacks a second look: see `check_unpacked`.
+    No chunk is unpacked twice, and only those that hold a wanted row.
     """
     target = out if dataset.ndim == 5 else out[..., 0]
+    where = at(path, dataset.name.lstrip("/"))
+    packing = find_packing(dataset.id)
     for begin, end in _spans(dataset, rows):
-        wanted = rows[begin:end]
-        first, last = int(wanted[0]), int(wanted[-1]) + 1
-        where = at(path, dataset.name.lstrip("/"))
         try:
-            raise_problems(check_unpacked(dataset.id, first, last, where, whole))
-            if last - first == len(wanted):
-                dataset.read_direct(target, np.s_[first:last], np.s_[begin:end])
+            if packing is None:
+                _read_slice(dataset, rows[begin:end], target[begin:end], where, whole)
             else:
-                target[begin:end] = dataset[first:last][wanted - first]
-        except (OSError, RuntimeError) as error:
+                read_packed(dataset.id, packing, rows[begin:end], target[begin:end], where)
+        except (OSError, RuntimeError, UnpackError) as error:
             raise DataError(
-                f"{where}: rows {first} to {last - 1} cannot be read: {' '.join(str(error).split())}",
+                f"{where}: rows {rows[begin]} to {rows[end - 1]} cannot be read: {' '.join(str(error).split())}",
                 "the file is damaged or its disk fails: copy, download or write it again",
             ) from error
+
+
+def _read_slice(
+    dataset: h5py.Dataset, wanted: NDArray[np.int64], target: NDArray[Any], where: str, whole: set[int] | None
+) -> None:
+    """Read a span of rows as one slice and pick those wanted: h5py's own indexing by a list of rows is slow beyond
+    about a thousand."""
+    first, last = int(wanted[0]), int(wanted[-1]) + 1
+    raise_problems(check_unpacked(dataset.id, first, last, where, whole))
+    if last - first == len(wanted):
+        dataset.read_direct(target, np.s_[first:last])
+    else:
+        target[...] = dataset[first:last][wanted - first]
 
 
 def _spans(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
