@@ -61,37 +61,41 @@ def read_packed(
     """Read `rows` (strictly increasing) into `out` (len(rows), ...). Each chunk that holds one is unpacked once; memory
     beyond `out` is that of two chunks. Raises DataError for a chunk of a wrong size, and OSError, RuntimeError or
     UnpackError for one that cannot be read at all."""
-    others = [range(0, length, step) for length, step in zip(dataset.shape[1:], packing.steps[1:], strict=True)]
+    axes = [
+        [(start, slice(start, start + step), slice(min(step, length - start))) for start in range(0, length, step)]
+        for length, step in zip(dataset.shape[1:], packing.steps[1:], strict=True)
+    ]  # where a chunk starts, what of the row it holds, and what of the chunk that is: chunks stick out at the end
+    parts = [tuple(zip(*part, strict=True)) for part in itertools.product(*axes)]
     units = rows // packing.steps[0]
     edges = np.flatnonzero(np.diff(units, prepend=-1, append=-1))
-    for begin, end in itertools.pairwise(edges.tolist()):
+    inner = rows - units * packing.steps[0]
+    bounds = zip(inner[edges[:-1]].tolist(), inner[edges[1:] - 1].tolist(), strict=True)
+    for (begin, end), (low, high) in zip(itertools.pairwise(edges.tolist()), bounds, strict=True):
         first = int(units[begin]) * packing.steps[0]
-        wanted: Any = rows[begin:end] - first
-        if wanted[-1] - wanted[0] == end - begin - 1:
-            wanted = slice(int(wanted[0]), int(wanted[-1]) + 1)  # a view, not a copy
-        for offset in itertools.product([first], *others):
-            place = [slice(at, at + step) for at, step in zip(offset[1:], packing.steps[1:], strict=True)]
-            target = out[(slice(begin, end), *place)]
-            values = _unpack(dataset, packing, offset, where)
-            target[...] = values[(wanted, *(slice(length) for length in target.shape[1:]))]
+        # A slice gives a view, not a copy.
+        wanted = slice(low, high + 1) if high - low == end - begin - 1 else inner[begin:end]
+        for starts, place, kept in parts:
+            values = _unpack(dataset, packing, (first, *starts), where)
+            out[(slice(begin, end), *place)] = values[(wanted, *kept)]
 
 
 def _unpack(dataset: h5py.h5d.DatasetID, packing: Packing, offset: tuple[int, ...], where: str) -> NDArray[Any]:
     """One chunk, shaped `packing.steps`."""
     with phil:  # h5py's lock, which this method of it alone does not take (3.14); HDF5 stands no second thread
         mask, data = dataset.read_direct_chunk(offset)
-    size, used = packing.size, [number for i, number in enumerate(packing.filters) if not mask >> i & 1]
+    used = [number for i, number in enumerate(packing.filters) if not mask >> i & 1]
     if DEFLATE in used:
-        data = _inflate(data, size)
-    if len(data) != size:
-        raise_problems([describe_wrong_size(where, offset, len(data), size)])
-    if SHUFFLE in used:
-        planes = np.frombuffer(data, np.uint8).reshape(packing.dtype.itemsize, -1)  # first bytes, second bytes, ...
-        whole = np.empty(planes.shape[::-1], np.uint8)
-        for i, plane in enumerate(planes):  # seven times as fast as assigning the transpose
-            whole[:, i] = plane
-        return whole.reshape(-1).view(packing.dtype).reshape(packing.steps)
-    return np.frombuffer(data, packing.dtype).reshape(packing.steps)
+        data = _inflate(data, packing.size)
+    if len(data) != packing.size:
+        raise_problems([describe_wrong_size(where, offset, len(data), packing.size)])
+    if SHUFFLE not in used:
+        return np.frombuffer(data, packing.dtype).reshape(packing.steps)
+    whole = np.empty(packing.steps, packing.dtype)
+    planes = np.frombuffer(data, np.uint8).reshape(packing.dtype.itemsize, -1)  # all first bytes, all second bytes, ...
+    pieces = whole.reshape(-1, 1).view(np.uint8)  # (elements, bytes)
+    for i, plane in enumerate(planes):  # seven times as fast as assigning the transpose
+        pieces[:, i] = plane
+    return whole
 
 
 def _inflate(stored: bytes, size: int) -> bytes:
