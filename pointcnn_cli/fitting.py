@@ -62,6 +62,7 @@ class Fit:
         self.team = team or Team()
         self.classes = index.classes or ()
         self.history: list[HistoryRow] = []
+        self.last: Arrays = {}  # weights after the last epoch of `history`
         self.best: Arrays = {}
         self.clock = Clock()
         self.model = model
@@ -164,6 +165,7 @@ class Fit:
             "seconds": round(time.monotonic() - started, 3),
         }
         self.history.append(row)
+        self.last = weights
         if self.best_epoch == epoch:
             self.best = weights
 
@@ -241,8 +243,8 @@ class Fit:
 
     def save(self, run: RunDir) -> None:
         """Write the state after the last epoch, then the files that follow from it."""
-        epoch, weights = len(self.history), read_weights(self.model)
-        arrays = {f"model/{name}": array for name, array in weights.items()}
+        epoch = len(self.history)
+        arrays = {f"model/{name}": array for name, array in self.last.items()}
         arrays |= {
             f"optimizer/{name}": keras.ops.convert_to_numpy(v)
             for name, v in _name_variables(self.trainer.optimizer).items()
@@ -252,15 +254,15 @@ class Fit:
         self._write_derived(run)
 
     def _write_derived(self, run: RunDir) -> None:
-        run.write_weights(run.last, read_weights(self.model), len(self.history))
+        run.write_weights(run.last, self.last, len(self.history))
         run.write_weights(run.best, self.best, self.best_epoch)
         run.write_history(self.history)
 
     def restore(self, run: RunDir, arrays: Arrays, facts: Mapping[str, Any], origin: str) -> None:
         """Continue from a saved state, and make the run's other files agree with it. Raises RunError where it does not
         fit."""
-        weights = _with_prefix(arrays, "model/")
-        assign_weights(self.model, weights, origin)
+        self.last = _with_prefix(arrays, "model/")
+        assign_weights(self.model, self.last, origin)
         saved, variables = _with_prefix(arrays, "optimizer/"), _name_variables(self.trainer.optimizer)
         if saved.keys() != variables.keys() or any(saved[n].shape != tuple(v.shape) for n, v in variables.items()):
             raise RunError(
@@ -268,7 +270,7 @@ class Fit:
             )
         with self.team.scope():
             if self._trained is not self.model:
-                assign_weights(self._trained, weights, origin)
+                assign_weights(self._trained, self.last, origin)
             for name, variable in variables.items():
                 variable.assign(self.team.replicate(saved[name]))
         self.best = _with_prefix(arrays, "best/")
