@@ -19,6 +19,7 @@ from pointcnn_cli.config.schema import Config, SimulateConfig
 from pointcnn_cli.hdf5.reading import open_hdf5
 from pointcnn_cli.hdf5.samples import PartSource
 from pointcnn_cli.memory import parse_bytes
+from pointcnn_cli.runtime import import_keras
 from pointcnn_cli.simulate import simulate_samples
 from pointcnn_cli.streaming import plan_stream
 
@@ -40,6 +41,7 @@ def write_file(path: Path, rows: int, chunk: int, storage: str, dtype: str) -> N
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Rounds of one epoch each: in memory, then from each kind of file."""
+    import_keras()  # as a training does: without it TensorFlow may leave out oneDNN, and compute three times as slowly
     from pointcnn_cli.feeding import PartRows
     from pointcnn_cli.fitting import Fit, build_network
     from pointcnn_cli.hdf5.samples import ArraySource, Samples

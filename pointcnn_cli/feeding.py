@@ -130,7 +130,7 @@ class StreamedFeed:
             self._stream.prepare(epoch, check)
         if steps is None:
             steps = self._team.count_steps(len(self._rows.targets), self._config.train.batch_size)
-        batches = arrange_batches(partial(self._iterate_batches, epoch, steps), self._describe_batches(), check)
+        batches = arrange_batches(partial(self._iterate_batches, epoch, steps), self._describe_batches(), steps, check)
         callbacks = [*callbacks, WaitForRows(self._stream.wait, check, self._clock)]
         try:
             # Without the number of steps Keras warns when an epoch is over.

@@ -22,8 +22,8 @@ def arrange_arrays(parts: Sequence[NDArray[Any]], size: int) -> dict[str, Any]:
     return {"x": _keep_apart(tf.data.Dataset.from_tensor_slices(tuple(parts)).batch(size))}
 
 
-def arrange_batches(batches: Batches, signature: Any, check: Check) -> Any:
-    """What `fit` is given for the batches of an iterator: inputs, targets and perhaps weights.
+def arrange_batches(batches: Batches, signature: Any, steps: int, check: Check) -> Any:
+    """What `fit` is given for the first `steps` batches of an iterator: inputs, targets and perhaps weights.
 
     `signature` has the (shape, dtype) of each, in the same tuples. On TensorFlow a dataset that keeps one batch ready,
     made in a thread of its own, where `check` could not raise; Keras would keep as many ready as TensorFlow likes. On
@@ -38,8 +38,26 @@ def arrange_batches(batches: Batches, signature: Any, check: Check) -> Any:
             return tf.TensorSpec(*part)
         return tuple(specify(inner) for inner in part)
 
-    made = tf.data.Dataset.from_generator(lambda: batches(None), output_signature=specify(signature))
-    return _keep_apart(made.prefetch(1))
+    specs = specify(signature)
+    iterator: Iterator[tuple[Any, ...]] = iter(())
+
+    def make(step: int) -> list[NDArray[Any]]:
+        nonlocal iterator
+        if step == 0:
+            iterator = batches(None)
+        arrays: list[NDArray[Any]] = tf.nest.flatten(next(iterator))
+        return arrays
+
+    def fetch(step: Any) -> Any:
+        flat = tf.nest.flatten(specs)
+        tensors = tf.numpy_function(make, [step], [spec.dtype for spec in flat])
+        for tensor, spec in zip(tensors, flat, strict=True):
+            tensor.set_shape(spec.shape)
+        return tf.nest.pack_sequence_as(specs, tensors)
+
+    # Not from_generator: it lowers malloc's trim threshold for the whole process (generator_dataset_op.cc), and then
+    # every large array, those of the steps too, is made of pages that are new and have to be cleared.
+    return _keep_apart(tf.data.Dataset.range(steps).map(fetch).prefetch(1))
 
 
 def _keep_apart(dataset: Any) -> Any:

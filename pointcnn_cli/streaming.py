@@ -199,18 +199,18 @@ class Stream:
 
         Raises DataError, as reading does.
         """
-        places, parts = np.zeros(0, np.int64), [tuple(channel[:0] for channel in self._held)]
+        places, parts = np.zeros(0, np.int64), []
         for window, order in enumerate(self._order(epoch)):
             self._advance(epoch, window, check)
             where = np.argsort(np.argsort(order))  # rows of a window are held in the order in which they were read
             start = 0
             while start < len(order):
                 stop = min(start + size - len(places), len(order))
-                parts.append(tuple(channel[where[start:stop]] for channel in self._held))
+                parts.append(tuple(channel[where[start:stop]] for channel in self._held))  # copies
                 places, start = np.concatenate([places, order[start:stop]]), stop
                 if len(places) == size:
                     yield places, _join(parts)
-                    places, parts = places[:0], [tuple(channel[:0] for channel in self._held)]
+                    places, parts = places[:0], []
         if len(places):
             yield places, _join(parts)
 
@@ -257,8 +257,7 @@ class Stream:
         for start, stop in _cut_at_blocks(self._blocks[places], most):
             if self._closed.is_set():
                 raise futures.CancelledError
-            for channel, values in zip(target, self._part.read(places[start:stop]), strict=True):
-                channel[start:stop] = values
+            self._part.read(places[start:stop], tuple(channel[start:stop] for channel in target))
 
 
 def _share_windows(
@@ -272,7 +271,7 @@ def _share_windows(
 
 
 def _join(parts: list[tuple[NDArray[Any], ...]]) -> tuple[NDArray[Any], ...]:
-    return tuple(np.concatenate(channel) for channel in zip(*parts, strict=True))
+    return parts[0] if len(parts) == 1 else tuple(np.concatenate(channel) for channel in zip(*parts, strict=True))
 
 
 def _cut_at_blocks(blocks: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:

@@ -234,9 +234,9 @@ class SlowDisk:
     def __init__(self, source: Source) -> None:
         self.source, self.index, self.chunk_rows = source, source.index, source.chunk_rows
 
-    def read(self, rows):
+    def read(self, rows, out=None):
         time.sleep(0.5)
-        return self.source.read(rows)
+        return self.source.read(rows, out)
 
 
 def test_a_wait_for_rows_can_be_given_up(source):

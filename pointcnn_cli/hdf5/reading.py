@@ -13,10 +13,11 @@ from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.chunks import check_unpacked
 from pointcnn_cli.hdf5.columns import Columns, OpenFile, combine_files, open_and_check
 from pointcnn_cli.hdf5.files import expand_paths
-from pointcnn_cli.hdf5.packed import UnpackError, find_packing, read_packed
+from pointcnn_cli.hdf5.packed import PackedRows, UnpackError
+from pointcnn_cli.hdf5.plain import PlainRows
 from pointcnn_cli.hdf5.probe import TRIED_BYTES, check_survives, limited_memory
 from pointcnn_cli.hdf5.problems import Problem, at, raise_problems
-from pointcnn_cli.hdf5.samples import DataIndex, FileSpan, check_finite, check_rows
+from pointcnn_cli.hdf5.samples import Channels, DataIndex, FileSpan, check_finite, check_rows, deliver
 
 _SPAN_BYTES = 32 * 2**20
 """Most bytes read at once beyond what is asked for: rows between the wanted ones, until they are dropped."""
@@ -114,24 +115,28 @@ class Hdf5Source:
         """Rows of the largest chunk of any channel and file; 1 where none is chunked."""
         return max(channel.chunks[0] if channel.chunks else 1 for file in self._files for channel in file.channels)
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-        """The four channels of `rows` (strictly increasing), each (len(rows), depth, points, frames, 1), as stored.
+    def read(self, rows: NDArray[np.int64], out: Channels | None = None) -> Channels:
+        """The four channels of `rows` (strictly increasing), each (len(rows), depth, points, frames, 1), as stored, or
+        in `out`; see `Source.read`.
 
-        Files of different element types give the one that holds both. Memory beyond the result is bounded by one chunk
-        or 32 MiB, whichever is more. Raises DataError naming file, dataset, row and count for NaN or infinity.
+        Files of different element types give the one that holds both. Memory beyond the result is bounded by two chunks
+        or 32 MiB, whichever is more, and where `out` is of another type by the rows as stored. Raises DataError naming
+        file, dataset, row and count for NaN or infinity.
         """
-        channels = self.read_unchecked(rows)
+        check_rows(rows, self._index.rows)
+        channels = tuple(self._read_channel(c, rows, None if out is None else out[c]) for c in range(4))
         check_finite(channels, rows, self._index)
-        return channels
+        return deliver(channels, out)
 
-    def read_unchecked(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    def read_unchecked(self, rows: NDArray[np.int64]) -> Channels:
         """Like `read`, but NaN and infinity pass: for looking at a file."""
         check_rows(rows, self._index.rows)
         return tuple(self._read_channel(c, rows) for c in range(4))
 
-    def _read_channel(self, channel: int, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """One channel of `rows` from all files, (len(rows), depth, points, frames, 1)."""
-        values = np.empty((len(rows), *self._index.channel_shapes[channel], 1), self._dtypes[channel])
+    def _read_channel(self, channel: int, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """One channel of `rows` from all files, (len(rows), depth, points, frames, 1), in `out` where its type fits."""
+        shape, dtype = (len(rows), *self._index.channel_shapes[channel], 1), self._dtypes[channel]
+        values = np.empty(shape, dtype) if out is None or out.dtype != dtype else out
         for file, span, whole in zip(self._files, self._index.files, self._whole, strict=True):
             start, stop = np.searchsorted(rows, [span.first_row, span.first_row + span.rows])
             if start < stop:
@@ -163,31 +168,32 @@ def read_rows(
     """
     target = out if dataset.ndim == 5 else out[..., 0]
     where = at(path, dataset.name.lstrip("/"))
-    packing = find_packing(dataset.id)
-    for begin, end in _spans(dataset, rows):
-        try:
-            if packing is None:
-                _read_slice(dataset, rows[begin:end], target[begin:end], where, whole)
-            else:
-                read_packed(dataset.id, packing, rows[begin:end], target[begin:end], where)
-        except (OSError, RuntimeError, UnpackError) as error:
-            raise DataError(
-                f"{where}: rows {rows[begin]} to {rows[end - 1]} cannot be read: {' '.join(str(error).split())}",
-                "the file is damaged or its disk fails: copy, download or write it again",
-            ) from error
+    own = PlainRows.find(dataset.id, target.dtype) or PackedRows.find(dataset.id)
+    try:
+        if own is None:
+            _read_by_hdf5(dataset, rows, target, where, whole)
+        else:
+            own.read(rows, target, where)
+    except (OSError, RuntimeError, UnpackError) as error:
+        raise DataError(
+            f"{where}: rows {rows[0]} to {rows[-1]} cannot be read: {' '.join(str(error).split())}",
+            "the file is damaged or its disk fails: copy, download or write it again",
+        ) from error
 
 
-def _read_slice(
-    dataset: h5py.Dataset, wanted: NDArray[np.int64], target: NDArray[Any], where: str, whole: set[int] | None
+def _read_by_hdf5(
+    dataset: h5py.Dataset, rows: NDArray[np.int64], target: NDArray[Any], where: str, whole: set[int] | None
 ) -> None:
-    """Read a span of rows as one slice and pick those wanted: h5py's own indexing by a list of rows is slow beyond
-    about a thousand."""
-    first, last = int(wanted[0]), int(wanted[-1]) + 1
-    raise_problems(check_unpacked(dataset.id, first, last, where, whole))
-    if last - first == len(wanted):
-        dataset.read_direct(target, np.s_[first:last])
-    else:
-        target[...] = dataset[first:last][wanted - first]
+    """Read spans of rows as slices and pick those wanted: h5py's own indexing by a list of rows is slow beyond about a
+    thousand."""
+    for begin, end in _spans(dataset, rows):
+        wanted = rows[begin:end]
+        first, last = int(wanted[0]), int(wanted[-1]) + 1
+        raise_problems(check_unpacked(dataset.id, first, last, where, whole))
+        if last - first == len(wanted):
+            dataset.read_direct(target, np.s_[first:last], np.s_[begin:end])
+        else:
+            target[begin:end] = dataset[first:last][wanted - first]
 
 
 def _spans(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> list[tuple[int, int]]:

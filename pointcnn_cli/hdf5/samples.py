@@ -17,7 +17,10 @@ from pointcnn_cli.errors import DataError
 CHANNEL_NAMES: tuple[str, str, str, str] = DataConfig.model_fields["channels"].default
 SIMULATED = "<simulated>"
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-_CHECK_BLOCK = 2**22  # values looked at together: keeps the temporary masks to a few megabytes
+_CHECK_BLOCK = 2**16  # values looked at together: they and their masks stay in the processor's cache
+
+Channels = tuple[NDArray[Any], ...]
+"""Four arrays, each (rows, depth, points, frames, 1)."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,11 @@ class Source(Protocol):
         """Rows that are stored as one, so that reading any of them costs as much as reading all; 1 where none are."""
         ...
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    def read(self, rows: NDArray[np.int64], out: Channels | None = None) -> Channels:
         """The four channels of `rows` (strictly increasing numbers).
 
-        Each is (len(rows), depth, points, frames, 1), in the stored dtype (byte order made native).
+        Each is (len(rows), depth, points, frames, 1), in the stored dtype (byte order made native). With `out`,
+        contiguous arrays of these shapes whose types may be narrower, they are read into these, which are returned.
         Raises DataError naming file, dataset, row and count for NaN or infinity.
         """
         ...
@@ -144,13 +148,13 @@ class ArraySource:
         """1: each row is by itself."""
         return 1
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    def read(self, rows: NDArray[np.int64], out: Channels | None = None) -> Channels:
         """The four channels of `rows` (strictly increasing); see `Source.read`."""
         check_rows(rows, self._index.rows)
         whole = len(rows) == self._index.rows
         channels = tuple(channel if whole else channel[rows] for channel in self._channels)
         check_finite(channels, rows, self._index)
-        return channels
+        return deliver(channels, out)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -190,10 +194,10 @@ class PartSource:
         """That of the whole source."""
         return self._source.chunk_rows
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    def read(self, rows: NDArray[np.int64], out: Channels | None = None) -> Channels:
         """The four channels of `rows` (strictly increasing); errors name rows as the whole source does."""
         check_rows(rows, len(self._rows))
-        return self._source.read(self._rows[rows])
+        return self._source.read(self._rows[rows], out)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -205,6 +209,16 @@ class PartSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def deliver(channels: Channels, out: Channels | None) -> Channels:
+    """`channels`, copied into `out` where that is given and holds others."""
+    if out is None:
+        return channels
+    for target, values in zip(out, channels, strict=True):
+        if target is not values:
+            target[...] = values
+    return out
 
 
 def check_rows(rows: NDArray[np.int64], total: int) -> None:
