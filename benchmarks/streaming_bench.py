@@ -1,21 +1,27 @@
 """Training from a stream against training from memory: samples a second and CPU seconds, one JSON line.
 
-Both feeds train the same network in one process, epoch by epoch in turns, since machines are shared; the first round,
+    python benchmarks/streaming_bench.py --rows 3000 --rounds 7 --chunk 16 --limit 120MB
+
+All feeds train the same network in one process, epoch by epoch in turns, since machines are shared; the first round,
 which compiles the graphs, is not counted. Validation and checkpoints are not part of it.
 """
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import h5py
 import numpy as np
+from speed_rounds import compare, describe_machine, summarise
 
-from pointcnn_cli.config.schema import Config, SimulateConfig
+from pointcnn_cli.config.load import load_config
+from pointcnn_cli.config.schema import SimulateConfig
 from pointcnn_cli.hdf5.reading import open_hdf5
 from pointcnn_cli.hdf5.samples import PartSource
 from pointcnn_cli.memory import parse_bytes
@@ -23,6 +29,7 @@ from pointcnn_cli.runtime import import_keras
 from pointcnn_cli.simulate import simulate_samples
 from pointcnn_cli.streaming import plan_stream
 
+ROOT = Path(__file__).resolve().parent.parent
 STORAGE = {"contiguous": {}, "gzip": {"compression": "gzip", "compression_opts": 4}}
 
 
@@ -50,9 +57,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     for storage in STORAGE:
         path = folder / f"{storage}.h5"
         write_file(path, arguments.rows, arguments.chunk, storage, arguments.dtype)
-        config = Config(
-            data={"path": str(path)}, model={"name": arguments.model}, train={"epochs": arguments.rounds + 1}
-        )
+        settings = [f"data.path={path}", "data.simulate=null", f"train.epochs={arguments.rounds + 1}"]
+        config = load_config(arguments.config, settings)
         source = open_hdf5(config.data)
         rows, labels = np.arange(arguments.rows), source.index.labels
         held = PartRows(rows, ArraySource(Samples(source.read(rows), labels, source.index.classes)), labels)
@@ -62,27 +68,21 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         plan = plan_stream(source, len(rows), row_bytes, config.train.batch_size, parse_bytes(arguments.limit))
         part = PartRows(rows, PartSource(source, rows), labels)
         fits[storage] = Fit(config, source.index, build_network(config, source.index), part, held, plan)
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in fits}
+    rounds: dict[str, list[dict[str, object]]] = {name: [] for name in fits}
     for epoch in range(1, arguments.rounds + 2):
         for name, fit in fits.items():
             wall, cpu = time.perf_counter(), time.process_time()
             fit._feed.fit(fit.trainer, epoch, [], lambda: None)
-            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-            print(
-                f"round {epoch}, {name}: wall {times[name][-1][0]:.2f} s, CPU {times[name][-1][1]:.2f} s",
-                file=sys.stderr,
-            )
-    result: dict[str, object] = {"rows": arguments.rows, "model": arguments.model, "row_bytes": row_bytes}
-    result["window_rows"], result["block_rows"] = plan.window_rows, plan.block_rows
-    for name, rounds in times.items():
-        walls, cpus = zip(*rounds[1:], strict=True)
-        result[name] = {
-            "samples_per_second": round(arguments.rows / statistics.median(walls), 1),
-            "cpu_seconds": round(statistics.median(cpus), 2),
-            "ratio": round(
-                statistics.median(m[0] / o[0] for m, o in zip(times["memory"][1:], rounds[1:], strict=True)), 3
-            ),
-        }
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            rounds[name].append({"wall_seconds": wall, "cpu_seconds": cpu, "count": arguments.rows, "unit": "samples"})
+            print(f"round {epoch}, {name}: wall {wall:.2f} s, CPU {cpu:.2f} s", file=sys.stderr)
+    taken = {name: summarise(values[1:]) for name, values in rounds.items()}
+    result: dict[str, Any] = {"config": arguments.config.name, "rows": arguments.rows, "row_bytes": row_bytes}
+    result |= {"window_rows": plan.window_rows, "block_rows": plan.block_rows, "machine": describe_machine()}
+    for name, found in taken.items():
+        result[name] = {key: round(found[key], 2) for key in ("samples_per_second", "cpu_median")}
+        if name != "memory":
+            result[name] |= {"of_memory": compare(found, taken["memory"])}
     for fit in fits.values():
         fit._feed.close()
     return result
@@ -90,13 +90,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     """Parse the command line and print the line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--chunk", type=int, default=20)
-    parser.add_argument("--limit", default="20MB", help="data.memory_limit")
+    parser.add_argument("--limit", default="70MB", help="data.memory_limit")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="of the files")
-    parser.add_argument("--model", default="pointcnn")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "base.yaml", help="but for its data")
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(parser.parse_args(), Path(folder))))
 

@@ -20,6 +20,7 @@ from pointcnn_cli.models import assign_weights, build_model, read_weights
 from pointcnn_cli.sources import open_source
 
 SCRIPT = Path(speed_rounds.__file__).with_name("speed.py")
+ROOT = SCRIPT.parent.parent
 LIMIT = 900  # seconds; a benchmark starts TensorFlow up to five times
 SHAPES = [(3, 16, 12), (1, 16, 12), (1, 16, 12), (1, 16, 12)]
 
@@ -179,3 +180,16 @@ def test_interval_is_students_on_logarithms():
 def test_a_child_that_fails_is_told_with_its_reason():
     with pytest.raises(RuntimeError, match=r"lost ended with 1(.|\n)*FileNotFoundError"):
         speed_rounds.Worker(speed_rounds.Subject("lost", "read_h5py", {"file": "nowhere.h5"}))
+
+
+def test_streamed_epochs_are_compared_with_epochs_from_memory():
+    words = ("--rows", "400", "--rounds", "2", "--chunk", "10", "--config", str(ROOT / "configs/as_asked.yaml"))
+    command = [sys.executable, str(SCRIPT.with_name("streaming_bench.py")), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["window_rows"] < record["rows"] == 400  # else nothing is streamed
+    for storage in ("contiguous", "gzip"):
+        quotient = record[storage]["samples_per_second"] / record["memory"]["samples_per_second"]
+        assert record[storage]["of_memory"]["of_medians"] == pytest.approx(quotient, rel=0.01)
+        assert len(record[storage]["of_memory"]["of_rounds"]) == 2
