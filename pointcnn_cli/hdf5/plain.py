@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+_ENDS_EARLY = "the file ends before them"
+
 
 @dataclass(frozen=True)
 class PlainRows:
@@ -41,6 +43,9 @@ class PlainRows:
     def read(self, rows: NDArray[np.int64], out: NDArray[Any], where: str) -> None:
         """Read `rows` (strictly increasing) into `out` (len(rows), ...), contiguous and of the stored type. Raises
         OSError."""
+        end_of_file = os.fstat(self.descriptor).st_size
+        if len(rows) and self.offset + (int(rows[-1]) + 1) * self.row_bytes > end_of_file:
+            raise OSError(_ENDS_EARLY)
         edges = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1)  # of runs of neighbours
         target = out.reshape(-1).view(np.uint8).data
         for begin, end in pairwise(edges.tolist()):
@@ -48,6 +53,6 @@ class PlainRows:
             part = target[begin * self.row_bytes : end * self.row_bytes]
             while part:
                 count = os.preadv(self.descriptor, [part], place)  # 2 GiB at most
-                if not count:
-                    raise OSError("the file ends before them")
+                if not count:  # it was cut off this moment
+                    raise OSError(_ENDS_EARLY)
                 place, part = place + count, part[count:]
