@@ -26,15 +26,16 @@ def arrange_batches(batches: Batches, signature: Any, steps: int, check: Check) 
     """What `fit` is given for the first `steps` batches of an iterator: inputs, targets and perhaps weights.
 
     `signature` has the (shape, dtype) of each, in the same tuples. On TensorFlow a dataset that keeps one batch ready,
-    made in a thread of its own, where `check` could not raise; Keras would keep as many ready as TensorFlow likes. On
-    JAX the iterator itself, which calls `check` while it waits.
+    made in a thread of its own, where `check` could not raise; Keras would keep as many ready as TensorFlow likes (none
+    where operations are deterministic: TensorFlow leaves out the prefetch then). On JAX the iterator itself, which
+    calls `check` while it waits.
     """
     if name_backend() != "tensorflow":
         return batches(check)
     import tensorflow as tf
 
     def specify(part: Any) -> Any:
-        if isinstance(part[0], tuple) and isinstance(part[1], str):
+        if len(part) == 2 and isinstance(part[1], str):
             return tf.TensorSpec(*part)
         return tuple(specify(inner) for inner in part)
 
@@ -46,6 +47,8 @@ def arrange_batches(batches: Batches, signature: Any, steps: int, check: Check) 
         if step == 0:
             iterator = batches(None)
         arrays: list[NDArray[Any]] = tf.nest.flatten(next(iterator))
+        if step == steps - 1:
+            iterator = iter(())  # TensorFlow never lets go of this function, nor it of what it holds
         return arrays
 
     def fetch(step: Any) -> Any:

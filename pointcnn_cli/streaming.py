@@ -22,7 +22,8 @@ BLOCK_BYTES = 2**20
 READ_BYTES = 16 * 2**20
 """About as many bytes are read by one call, however many blocks that is; a stop waits for no more than one call."""
 MOST_READ_SHARE = 8
-"""Nor does one call read more than the window by this: what it returns is held beside the windows."""
+"""Nor does one call read more than the window by this: rows stored as another type than is held lie beside the windows
+as they were read."""
 FEWEST_BLOCKS = 32
 """Blocks that a window is drawn from, at least: neighbouring rows are alike, often windows of one recording."""
 BLOCKS_PER_CLASS = 4
@@ -215,9 +216,10 @@ class Stream:
             yield places, _join(parts)
 
     def close(self) -> None:
-        """Give up what is being read."""
+        """Give up what is being read, and the windows."""
         self._closed.set()
         self._reader.shutdown(cancel_futures=True)
+        self._held = self._spare = ()
 
     def _order(self, epoch: int) -> list[NDArray[np.int64]]:
         if epoch not in self._orders:

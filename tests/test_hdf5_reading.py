@@ -1,6 +1,9 @@
 """Where rows are read to and from: stored in one piece, into arrays that are given, from files that change."""
 
+import ctypes
 import os
+import struct
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from hdf5_files import NAMES, config, make_channels, write_file
 
 from pointcnn_cli.errors import DataError
+from pointcnn_cli.hdf5.inspect import inspect_file
 from pointcnn_cli.hdf5.plain import PlainRows
 from pointcnn_cli.hdf5.reading import open_hdf5
 from pointcnn_cli.hdf5.samples import ArraySource, PartSource, Samples
@@ -93,3 +97,57 @@ def test_values_that_the_given_arrays_cannot_hold_are_refused_as_they_are_stored
         out = tuple(np.zeros((len(ROWS), *values.shape[1:]), "float32") for values in channels)
         with pytest.raises(DataError, match=rf"row 5, dataset 'channel_3': {value} at depth 0".replace("+", r"\+")):
             source.read(ROWS, out)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda shape: np.zeros((2, *shape), "float32")[0, :-1], lambda shape: np.zeros((2, *shape), "float32").T[0]],
+)
+def test_given_arrays_of_another_shape_or_not_contiguous_are_a_bug_of_the_caller(tmp_path, wrong):
+    path = write_file(tmp_path / "a.h5", **dict(zip(NAMES, make_channels(12, "float32"), strict=True)))
+    with open_hdf5(config(path)) as source, pytest.raises(ValueError, match="contiguous arrays"):
+        source.read(np.arange(12), tuple(wrong((12, *shape, 1)) for shape in source.index.channel_shapes))
+
+
+@pytest.mark.parametrize("chunks", [(7, 1, 3, 3, 1), (64, 1, 8, 8, 1)])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_chunks_at_the_edge_that_were_stored_unpacked_are_read(tmp_path, chunks, shuffle):
+    """H5Pset_chunk_opts, which h5py does not have: no filter mask tells of it."""
+    maps = Path("/proc/self/maps")
+    libraries = (
+        {line.split()[-1] for line in maps.read_text().splitlines() if "libhdf5-" in line} if maps.exists() else ()
+    )
+    if not libraries:
+        pytest.skip("libhdf5 is not found in this process")
+    values = np.random.default_rng(0).integers(0, 100, (50, 1, 5, 4, 1)).astype("float32")
+    path = write_file(tmp_path / "a.h5", 50, channel_2=None)
+    with h5py.File(path, "a", libver="latest") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk(chunks)
+        if shuffle:
+            plist.set_shuffle()
+        plist.set_deflate(4)
+        dont_filter_partial_chunks = 2
+        hdf5 = ctypes.CDLL(libraries.pop())
+        assert hdf5.H5Pset_chunk_opts(ctypes.c_int64(plist.id), ctypes.c_uint(dont_filter_partial_chunks)) >= 0
+        space = h5py.h5s.create_simple(values.shape, (h5py.h5s.UNLIMITED,) * 5)
+        dataset = h5py.h5d.create(file.id, b"channel_2", h5py.h5t.IEEE_F32LE, space, plist)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    with open_hdf5(config(path)) as source:
+        assert np.array_equal(source.read(np.arange(50))[1], values)
+
+
+def test_rows_that_claim_to_begin_where_the_file_does_are_refused(tmp_path):
+    path = write_file(tmp_path / "a.h5")
+    with h5py.File(path) as file:
+        dataset = file["channel_2"].id
+        place, size = dataset.get_offset(), dataset.get_storage_size()
+    content = path.read_bytes()
+    assert content.count(struct.pack("<QQ", place, size)) == 1
+    path.write_bytes(content.replace(struct.pack("<QQ", place, size), struct.pack("<QQ", 0, size)))
+    with (
+        pytest.raises(DataError, match="dataset 'channel_2': rows 0 to 11 cannot be read"),
+        open_hdf5(config(path)) as it,
+    ):
+        it.read(np.arange(12))
+    assert "cannot be read" in str(inspect_file(path, config(path))["problems"])

@@ -440,3 +440,28 @@ def test_a_row_that_goes_bad_while_a_stream_trains_is_named(simulated_file, tmp_
         with pytest.raises(DataError, match=r"bad\.h5, row 60, dataset 'channel_4': nan"):
             fit.run(run, Reporter(), StopRequest())
         run.unlock()
+
+
+def test_a_finished_epoch_holds_no_batch():
+    """TensorFlow keeps the function that makes batches as long as the process lives."""
+    import gc
+    import weakref
+
+    from pointcnn_cli.pipelines import arrange_batches
+
+    made = []
+
+    class Batch(np.ndarray):
+        """An array that can be referred to weakly."""
+
+    def make_batches(check):
+        for _ in range(3):
+            batch = np.zeros((2, 5), "float32").view(Batch)
+            made.append(weakref.ref(batch))
+            yield (batch,), np.zeros((2, 1), "float32")
+
+    signature = ((((None, 5), "float32"),), ((None, 1), "float32"))
+    assert len(list(arrange_batches(make_batches, signature, 3, lambda: None))) == 3
+    gc.collect()
+    assert len(made) == 3
+    assert not any(reference() is not None for reference in made)

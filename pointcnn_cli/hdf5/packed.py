@@ -1,4 +1,4 @@
-"""Rows of channels packed by gzip, with or without shuffle, as nearly all packed files are: unpacked here, not by HDF5.
+"""Rows of channels packed by gzip, alone or after shuffle, as nearly all packed files are: unpacked here, not by HDF5.
 
 zlib-ng unpacks three times as fast as the zlib that h5py links, outside the lock under which HDF5 does all of its work;
 and every chunk is held to the size it stands for, at which HDF5 does not look (see `chunks`).
@@ -17,11 +17,14 @@ from zlib_ng import zlib_ng
 
 from pointcnn_cli.hdf5.checks import DEFLATE, SHUFFLE
 from pointcnn_cli.hdf5.chunks import describe_wrong_size
-from pointcnn_cli.hdf5.problems import raise_problems
 
 
 class UnpackError(Exception):
     """Packed data that are none, or are damaged."""
+
+
+class LeftToHdf5Error(Exception):
+    """A chunk of which only HDF5 knows whether it is packed."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,10 @@ class PackedRows:
             return None
         return cls(dataset, tuple(plist.get_chunk()), dtype, numbers)
 
-    def read(self, rows: NDArray[np.int64], out: NDArray[Any], where: str) -> None:
+    def read(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read `rows` (strictly increasing) into `out` (len(rows), ...). Each chunk that holds one is unpacked once;
-        memory beyond `out` is that of two chunks. Raises DataError for a chunk of a wrong size, and OSError,
-        RuntimeError or UnpackError for one that cannot be read at all."""
+        memory beyond `out` is that of two chunks. Raises UnpackError, OSError or RuntimeError for a chunk that is
+        damaged or cannot be read, LeftToHdf5Error as it says."""
         axes = [
             [(start, slice(start, start + step), slice(min(step, length - start))) for start in range(0, length, step)]
             for length, step in zip(self.dataset.shape[1:], self.steps[1:], strict=True)
@@ -73,18 +76,20 @@ class PackedRows:
             # A slice gives a view, not a copy.
             wanted = slice(low, high + 1) if high - low == end - begin - 1 else inner[begin:end]
             for starts, place, kept in parts:
-                values = self._unpack((first, *starts), where)
-                out[(slice(begin, end), *place)] = values[(wanted, *kept)]
+                # Without a name: it would keep this chunk while the next is unpacked.
+                out[(slice(begin, end), *place)] = self._unpack((first, *starts))[(wanted, *kept)]
 
-    def _unpack(self, offset: tuple[int, ...], where: str) -> NDArray[Any]:
+    def _unpack(self, offset: tuple[int, ...]) -> NDArray[Any]:
         """One chunk, shaped `steps`."""
         with phil:  # h5py's lock, which this method of it alone does not take (3.14); HDF5 stands no second thread
             mask, data = self.dataset.read_direct_chunk(offset)
         used = [number for i, number in enumerate(self.filters) if not mask >> i & 1]
         if DEFLATE in used:
+            if len(data) == self.size and self._sticks_out(offset):
+                raise LeftToHdf5Error  # H5Pset_chunk_opts: such chunks may be stored as they are, and no mask says so
             data = _inflate(data, self.size, offset)
         if len(data) != self.size:
-            raise_problems([describe_wrong_size(where, offset, len(data), self.size)])
+            raise UnpackError(describe_wrong_size(offset, len(data), self.size))
         if SHUFFLE not in used:
             return np.frombuffer(data, self.dtype).reshape(self.steps)
         whole = np.empty(self.steps, self.dtype)
@@ -95,6 +100,10 @@ class PackedRows:
         for i, plane in enumerate(planes):  # seven times as fast as assigning the transpose
             pieces[:, i] = plane
         return whole
+
+    def _sticks_out(self, offset: tuple[int, ...]) -> bool:
+        ends = zip(offset, self.steps, self.dataset.shape, strict=True)
+        return any(start + step > length for start, step, length in ends)
 
 
 def _inflate(stored: bytes, size: int, offset: tuple[int, ...]) -> bytes:

@@ -29,7 +29,7 @@ class PlainRows:
     @classmethod
     def find(cls, dataset: h5py.h5d.DatasetID, wanted: np.dtype[Any]) -> Self | None:
         """Where the rows lie of a dataset of numbers whose storage was checked; None where HDF5 has to read them, or to
-        convert them to the type that is wanted."""
+        convert them to the type that is wanted. Raises RuntimeError as HDF5 does."""
         dtype = dataset.dtype
         if dataset.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS or dtype != wanted or not dtype.isnative:
             return None
@@ -40,7 +40,7 @@ class PlainRows:
         row_bytes = dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
         return cls(file.get_vfd_handle(), offset, row_bytes)
 
-    def read(self, rows: NDArray[np.int64], out: NDArray[Any], where: str) -> None:
+    def read(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Read `rows` (strictly increasing) into `out` (len(rows), ...), contiguous and of the stored type. Raises
         OSError."""
         end_of_file = os.fstat(self.descriptor).st_size

@@ -1,7 +1,7 @@
 """A first look at data files in a child process: what crashes the HDF5 library there ends in a message here.
 
 The child is a fork, not a new interpreter: it takes 5 ms, where one that imports h5py takes half a second, and it runs
-the very code that this process runs next. It touches nothing but HDF5 and NumPy, both of which are ready for a fork.
+the very code that this process runs next. It touches nothing but HDF5, zlib-ng and NumPy, all ready for a fork.
 """
 
 import contextlib

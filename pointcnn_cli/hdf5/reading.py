@@ -13,7 +13,7 @@ from pointcnn_cli.errors import DataError
 from pointcnn_cli.hdf5.chunks import check_unpacked
 from pointcnn_cli.hdf5.columns import Columns, OpenFile, combine_files, open_and_check
 from pointcnn_cli.hdf5.files import expand_paths
-from pointcnn_cli.hdf5.packed import PackedRows, UnpackError
+from pointcnn_cli.hdf5.packed import LeftToHdf5Error, PackedRows, UnpackError
 from pointcnn_cli.hdf5.plain import PlainRows
 from pointcnn_cli.hdf5.probe import TRIED_BYTES, check_survives, limited_memory
 from pointcnn_cli.hdf5.problems import Problem, at, raise_problems
@@ -134,8 +134,11 @@ class Hdf5Source:
         return tuple(self._read_channel(c, rows) for c in range(4))
 
     def _read_channel(self, channel: int, rows: NDArray[np.int64], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """One channel of `rows` from all files, (len(rows), depth, points, frames, 1), in `out` where its type fits."""
+        """One channel of `rows` from all files, (len(rows), depth, points, frames, 1), in `out` where its type fits.
+        Raises ValueError (a bug of the caller) for an `out` of another shape, or not contiguous."""
         shape, dtype = (len(rows), *self._index.channel_shapes[channel], 1), self._dtypes[channel]
+        if out is not None and not (out.shape == shape and out.flags.c_contiguous):
+            raise ValueError(f"rows are read into contiguous arrays {shape}; got {out.shape}, strides {out.strides}")
         values = np.empty(shape, dtype) if out is None or out.dtype != dtype else out
         for file, span, whole in zip(self._files, self._index.files, self._whole, strict=True):
             start, stop = np.searchsorted(rows, [span.first_row, span.first_row + span.rows])
@@ -168,17 +171,26 @@ def read_rows(
     """
     target = out if dataset.ndim == 5 else out[..., 0]
     where = at(path, dataset.name.lstrip("/"))
-    own = PlainRows.find(dataset.id, target.dtype) or PackedRows.find(dataset.id)
     try:
-        if own is None:
+        if not _read_past_hdf5(dataset, rows, target):
             _read_by_hdf5(dataset, rows, target, where, whole)
-        else:
-            own.read(rows, target, where)
     except (OSError, RuntimeError, UnpackError) as error:
         raise DataError(
             f"{where}: rows {rows[0]} to {rows[-1]} cannot be read: {' '.join(str(error).split())}",
             "the file is damaged or its disk fails: copy, download or write it again",
         ) from error
+
+
+def _read_past_hdf5(dataset: h5py.Dataset, rows: NDArray[np.int64], target: NDArray[Any]) -> bool:
+    """Read rows that are stored in a way we can read faster than HDF5; whether they are."""
+    own = PlainRows.find(dataset.id, target.dtype) or PackedRows.find(dataset.id)
+    if own is None:
+        return False
+    try:
+        own.read(rows, target)
+    except LeftToHdf5Error:
+        return False
+    return True
 
 
 def _read_by_hdf5(
