@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hdf5_files import NAMES, write_file
@@ -125,8 +126,11 @@ def test_a_crash_while_labels_are_read_is_a_message(tmp_path):
 
 def test_rows_are_tried_in_small_files_and_only_headers_in_large_ones(tmp_path):
     small, large = tmp_path / "small.h5", tmp_path / "large.h5"
-    write_file(small)
-    write_file(large, 9000, **{name: np.ones((9000, 1, 32, 32), "uint8") for name in NAMES})
+    for path, rows in ((small, 12), (large, 9000)):
+        write_file(path, rows, **dict.fromkeys(NAMES))
+        with h5py.File(path, "a") as file:
+            for name in NAMES:  # in chunks, which HDF5 reads
+                file.create_dataset(name, data=np.ones((rows, 1, 32, 32), "uint8"), chunks=(12, 1, 32, 32))
     said = run_python(TRY, "read_direct", small, large).splitlines()
     assert said == [f"{small}: the HDF5 library crashed on it (signal SIGABRT)", "opened"]
 
