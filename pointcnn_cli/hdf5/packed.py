@@ -93,9 +93,8 @@ class PackedRows:
         if SHUFFLE not in used:
             return np.frombuffer(data, self.dtype).reshape(self.steps)
         whole = np.empty(self.steps, self.dtype)
-        planes = np.frombuffer(data, np.uint8).reshape(
-            self.dtype.itemsize, -1
-        )  # all first bytes, all second bytes, ...
+        # Shuffled: first all first bytes of the elements, then all second bytes, ...
+        planes = np.frombuffer(data, np.uint8).reshape(self.dtype.itemsize, -1)
         pieces = whole.reshape(-1, 1).view(np.uint8)  # (elements, bytes)
         for i, plane in enumerate(planes):  # seven times as fast as assigning the transpose
             pieces[:, i] = plane
