@@ -193,3 +193,23 @@ def test_streamed_epochs_are_compared_with_epochs_from_memory():
         quotient = record[storage]["samples_per_second"] / record["memory"]["samples_per_second"]
         assert record[storage]["of_memory"]["of_medians"] == pytest.approx(quotient, rel=0.01)
         assert len(record[storage]["of_memory"]["of_rounds"]) == 2
+
+
+@pytest.mark.slow
+def test_a_training_from_a_large_file_runs_in_turns_with_one_from_memory():
+    words = ("--gib", "0.05", "--memory-rows", "300", "--limit", "35MB", "--storage", "gzip")
+    command = [sys.executable, str(SCRIPT.with_name("large_file.py")), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert len(record["said"]) == 1  # it was streamed
+    assert len(record["streamed"]["epoch_ends"]) == 2
+    assert len(record["in_memory"]["epoch_ends"]) > 2  # it ran on, beside an epoch twice as long
+    for name in ("streamed", "in_memory"):
+        found = record[name]
+        first, *_, last = found["epoch_ends"]
+        counted = found["rows"] * (len(found["epoch_ends"]) - 1)
+        assert found["samples_per_second"] == pytest.approx(counted / (last - first), rel=0.02)
+        assert 0.3 < found["peak_gib"]["VmRSS"] < 4
+    for key in ("samples_per_second", "samples_per_cpu_second"):
+        assert record[f"ratio_of_{key}"] == pytest.approx(record["streamed"][key] / record["in_memory"][key], rel=0.01)
