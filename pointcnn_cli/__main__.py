@@ -13,6 +13,8 @@ def main() -> None:
     """Run the command line in this process and exit with its code."""
     try:
         raise_on_signals()
+        # Pydantic would look through every installed package for plugins, and run them.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         from pointcnn_cli.cli.app import app
         from pointcnn_cli.cli.streams import prepare_streams
 

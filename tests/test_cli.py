@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
+from processes import pointcnn
 from typer.testing import CliRunner
 
 from pointcnn_cli import __version__
@@ -376,3 +377,16 @@ def test_a_data_file_is_not_taken_for_a_config(simulated_file):
     result = run("config", "init", simulated_file, "--force", code=2)
     assert f"pointcnn config init my.yaml --data {simulated_file}" in words(result.stderr)
     assert simulated_file.read_bytes() == before
+
+
+def test_code_of_other_packages_that_calls_itself_a_plugin_of_pydantic_is_not_run(tmp_path):
+    loaded = tmp_path / "loaded"
+    (tmp_path / "intruder.py").write_text(f"open({str(loaded)!r}, 'w').close()\nplugin = None\n")
+    metadata = tmp_path / "intruder-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: intruder\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[pydantic]\nintruder = intruder:plugin\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = pointcnn("config", "validate", BASE, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not loaded.exists()

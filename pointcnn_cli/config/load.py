@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from pointcnn_cli.config.overrides import Setting, apply_settings, parse_settings
 from pointcnn_cli.config.schema import Config
+from pointcnn_cli.config.sentences import read_sentences
 from pointcnn_cli.config.validation import Finding, Origin, build_config, raise_findings
 from pointcnn_cli.config.yaml_source import MAX_BYTES, NUMBER, Document, parse_yaml
 from pointcnn_cli.errors import ConfigError, RunError
@@ -106,6 +107,9 @@ def dump_value(value: Any) -> str:
 def config_json_schema() -> dict[str, Any]:
     """The JSON Schema of a config file, for editors and scripts."""
     schema = Config.model_json_schema()
+    for name, section in {Config.__name__: schema, **schema["$defs"]}.items():
+        for key, sentence in read_sentences(name).items():
+            section["properties"][key]["description"] = sentence
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pointcnn_cli.config.schema import Config
+from pointcnn_cli.config.sentences import read_sentences
 from pointcnn_cli.config.wording import describe_expected, show_value
 
 HEAD: Final = """\
@@ -35,12 +36,14 @@ def _describe_section(section: type[BaseModel], path: tuple[str, ...]) -> Iterat
     yield ""
     yield "| key | takes | default | |"
     yield "|---|---|---|---|"
+    sentences = read_sentences(section.__name__)
     for name, info in fields.items():
         key = ".".join((*path, name))
+        sentence = sentences.get(name, "")
         takes = _link_section(info, (*path, name)) if name in below else describe_expected((*path, name))
         if name in below and _may_be_null(info):
             takes += ", or null"
-        yield f"| `{key}` | {_escape(takes)} | {_describe_default(info)} | {_escape(_join(info.description))} |"
+        yield f"| `{key}` | {_escape(takes)} | {_describe_default(info)} | {_escape(sentence)} |"
     yield ""
     for name, model in below.items():
         yield from _describe_section(model, _path_below(fields[name], (*path, name)))

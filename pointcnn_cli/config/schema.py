@@ -1,5 +1,5 @@
 """The settings: every key with its type, bounds, default and one sentence. The JSON Schema and the docs are made from
-here."""
+here; the string below a key is its sentence there (see `sentences`)."""
 
 from typing import Annotated, Any, Literal
 
@@ -26,9 +26,8 @@ ChannelRole = Literal["position", "velocity", "intensity", "range", "other"]
 class Section(BaseModel):
     """Base of all sections: frozen, strict, no unknown keys, no infinities."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    # Built when it is first used, as a part of what is: most are never used by themselves.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class SimulateConfig(Section):

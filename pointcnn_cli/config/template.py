@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pointcnn_cli.config.load import dump_value
 from pointcnn_cli.config.reference import find_section
 from pointcnn_cli.config.schema import Config
+from pointcnn_cli.config.sentences import read_sentences
 from pointcnn_cli.config.wording import describe_expected
 
 WIDTH = 110
@@ -48,7 +49,7 @@ def _render_section(
     """The keys of a section, each after its sentence and what it takes."""
     for key, field in section.model_fields.items():
         path, inner = (*at, key), find_section(field.annotation)
-        about = " ".join((field.description or "").split())
+        about = read_sentences(section.__name__).get(key, "")
         if get_origin(field.annotation) is dict and field.examples:
             yield from render_comment(about, indent)
             yield f"{indent}{key}:"
