@@ -91,17 +91,14 @@ class Training:
         began, clock = time.monotonic(), self._clock
         while self._process.poll() is None and self._clock - clock < seconds and len(self.ends) < epochs:
             time.sleep(POLL_SECONDS)
-            self._look()
+            for name, kib in read_status(self._process.pid).items():
+                self.peaks[name] = max(self.peaks[name], kib)
             self._clock = clock + time.monotonic() - began
             ended = count_epochs(self._run) - len(self.ends)
             self.ends += [(self._clock, read_cpu_seconds(self._process.pid))] * ended
         self._process.send_signal(signal.SIGSTOP)  # nothing happens where it has ended
         if self._process.returncode:
             raise SystemExit("".join(self.read_said()))
-
-    def _look(self) -> None:
-        for name, kib in read_status(self._process.pid).items():
-            self.peaks[name] = max(self.peaks[name], kib)
 
     def read_said(self) -> list[str]:
         """What it has said, line by line."""
