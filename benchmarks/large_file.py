@@ -19,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -125,14 +125,6 @@ class Training:
         self._process.wait()
         self._said.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def count_epochs(run: Path) -> int:
     """Epochs in a run's history; 0 before it has one."""
@@ -164,8 +156,8 @@ def read_status(pid: int) -> dict[str, int]:
 def compare_trainings(small: Path, large: Path, folder: Path, limit: str) -> dict[str, Any]:
     """The training from the large file beside that in memory, in turns after the first epoch of each."""
     with (
-        Training(large, folder / "streamed", 2, limit) as streamed,
-        Training(small, folder / "memory", MANY_EPOCHS) as held,
+        closing(Training(large, folder / "streamed", 2, limit)) as streamed,
+        closing(Training(small, folder / "memory", MANY_EPOCHS)) as held,
     ):
         for training in (streamed, held):
             training.let_run(epochs=1)
