@@ -14,7 +14,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +101,13 @@ def measure(subjects: Sequence[Subject], rounds: int) -> dict[str, dict[str, Any
             for name, worker in workers.items():
                 taken[name].append(worker.run_round())
         return {name: summarise(taken[name], worker.first) for name, worker in workers.items()}
+
+
+def time_call(work: Callable[[], Any], **facts: Any) -> Round:
+    """Call it in this process: a round with its wall and CPU seconds, and `facts`."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu, **facts}
 
 
 def summarise(rounds: Sequence[Round], first: Round | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import h5py
 import numpy as np
-from speed_rounds import compare, describe_machine, summarise
+from speed_rounds import compare, describe_machine, summarise, time_call
 
 from pointcnn_cli.config.load import load_config
 from pointcnn_cli.config.schema import SimulateConfig
@@ -68,14 +68,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
         plan = plan_stream(source, len(rows), row_bytes, config.train.batch_size, parse_bytes(arguments.limit))
         part = PartRows(rows, PartSource(source, rows), labels)
         fits[storage] = Fit(config, source.index, build_network(config, source.index), part, held, plan)
-    rounds: dict[str, list[dict[str, object]]] = {name: [] for name in fits}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in fits}
     for epoch in range(1, arguments.rounds + 2):
         for name, fit in fits.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            fit._feed.fit(fit.trainer, epoch, [], lambda: None)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            rounds[name].append({"wall_seconds": wall, "cpu_seconds": cpu, "count": arguments.rows, "unit": "samples"})
-            print(f"round {epoch}, {name}: wall {wall:.2f} s, CPU {cpu:.2f} s", file=sys.stderr)
+            train = partial(fit._feed.fit, fit.trainer, epoch, [], lambda: None)
+            rounds[name].append(time_call(train, count=arguments.rows, unit="samples"))
     taken = {name: summarise(values[1:]) for name, values in rounds.items()}
     result: dict[str, Any] = {"config": arguments.config.name, "rows": arguments.rows, "row_bytes": row_bytes}
     result |= {"window_rows": plan.window_rows, "block_rows": plan.block_rows, "machine": describe_machine()}

@@ -195,6 +195,16 @@ def test_streamed_epochs_are_compared_with_epochs_from_memory():
         assert len(record[storage]["of_memory"]["of_rounds"]) == 2
 
 
+def test_what_each_piece_of_a_step_costs_is_told():
+    command = [sys.executable, str(SCRIPT.with_name("step_pieces.py")), "--rows", "100", "--rounds", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    for piece in ("no metric", "no moving averages", "2-D kernels"):
+        quotient = record["whole"]["wall_median"] / record[piece]["wall_median"]
+        assert record[piece]["times_as_fast"]["of_medians"] == pytest.approx(quotient, rel=0.05)
+
+
 @pytest.mark.slow
 def test_a_training_from_a_large_file_runs_in_turns_with_one_from_memory():
     words = ("--gib", "0.05", "--memory-rows", "300", "--limit", "35MB", "--storage", "gzip")
