@@ -12,7 +12,6 @@ of it.
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from speed_rounds import compare, describe_machine, summarise, time_call
 
 from pointcnn_cli.config.load import load_config
+from pointcnn_cli.config.schema import Config
+from pointcnn_cli.hdf5.samples import Source
 from pointcnn_cli.runtime import import_keras
 from pointcnn_cli.sources import open_source
 
@@ -48,10 +49,7 @@ class PlaneConv3D(layers.Conv3D):
         depth, channels = input_shape[1], input_shape[-1]
         assert depth is not None
         assert channels is not None
-        out_depth, before = layers._same_padding(depth, self.kernel_size[0], self.strides[0])
-        first = [o * self.strides[0] - before for o in range(out_depth)]
-        used = [k for k in range(self.kernel_size[0]) if any(0 <= f + k < depth for f in first)]
-        self._windows = [[f + k for k in used] for f in first]
+        used, self._windows = layers._find_windows(depth, self.kernel_size[0], self.strides[0])
         shape = (*self.kernel_size[1:], len(used) * channels, self.filters)
         self._kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer)
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
@@ -67,14 +65,8 @@ class PlaneConv3D(layers.Conv3D):
 class ForgetfulBatchNormalization(layers.BatchNormalization):
     """The fused operation without moving averages."""
 
-    def _fused(self, inputs: Any, training: bool) -> Any:
-        import tensorflow as tf
-
-        planes = ops.reshape(inputs, (-1, 1, math.prod(inputs.shape[1:-1]), inputs.shape[-1]))
-        outputs, *_ = tf.compat.v1.nn.fused_batch_norm(
-            planes, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
-        )
-        return ops.reshape(outputs, ops.shape(inputs))
+    def _move_averages(self, mean: Any, variance: Any, n: Any) -> None:
+        """They stay as they began."""
 
 
 @contextmanager
@@ -88,23 +80,30 @@ def replaced(name: str, layer: type[keras.Layer]) -> Iterator[None]:
         setattr(layers, name, own)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Rounds of one epoch each, of the step as it is and of those that lack a piece."""
-    settings = [f"data.simulate.windows={arguments.rows}", f"train.epochs={arguments.rounds + 1}"]
-    config = load_config(AS_ASKED, settings)
-    source = open_source(config.data)
+def build_fits(config: Config, source: Source) -> dict[str, Fit]:
+    """The training as it is, and those that lack a piece, on all rows of `source`."""
     rows = PartRows(np.arange(source.index.rows), source, source.index.labels)
 
     def make() -> Fit:
         return Fit(config, source.index, build_network(config, source.index), rows, rows)
 
     fits = {"whole": make(), "no metric": make()}
-    trainer = fits["no metric"].trainer
-    trainer.compile(optimizer=trainer.optimizer, loss=trainer.loss)
+    bare, compiled = fits["no metric"], fits["no metric"].trainer
+    bare.trainer = bare._feed.build_trainer(bare.model)  # anew: compiled again, the old one would keep its metric
+    bare.trainer.compile(optimizer=compiled.optimizer, loss=compiled.loss)
     with replaced("BatchNormalization", ForgetfulBatchNormalization):
         fits["no moving averages"] = make()
     with replaced("Conv3D", PlaneConv3D):
         fits["2-D kernels"] = make()
+    return fits
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Rounds of one epoch each, in turns."""
+    settings = [f"data.simulate.windows={arguments.rows}", f"train.epochs={arguments.rounds + 1}"]
+    config = load_config(AS_ASKED, settings)
+    source = open_source(config.data)
+    fits = build_fits(config, source)
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in fits}
     for epoch in range(1, arguments.rounds + 2):
         for name, fit in fits.items():

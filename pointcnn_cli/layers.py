@@ -21,6 +21,15 @@ def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return out, total // 2
 
 
+def _find_windows(depth: int, kernel: int, stride: int) -> tuple[list[int], list[list[int]]]:
+    """The slices of a kernel that meet data, and for each output depth the input depths under them ('same' padding;
+    those below 0 or from `depth` on are padding)."""
+    out_depth, before = _same_padding(depth, kernel, stride)
+    first = [o * stride - before for o in range(out_depth)]  # input depth under kernel slice 0
+    used = [k for k in range(kernel) if any(0 <= f + k < depth for f in first)]
+    return used, [[f + k for k in used] for f in first]
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class Conv3D(keras.layers.Conv3D):
     """`keras.layers.Conv3D` computed as a 2-D convolution over depth windows that are folded into channels.
@@ -36,13 +45,9 @@ class Conv3D(keras.layers.Conv3D):
         depth, kernel_depth = inputs.shape[1], self.kernel_size[0]
         if not self._lowers(depth):
             return super().call(inputs)
-        out_depth, before = _same_padding(depth, kernel_depth, self.strides[0])
-        first = [o * self.strides[0] - before for o in range(out_depth)]  # input depth under kernel slice 0
-        used = [k for k in range(kernel_depth) if any(0 <= f + k < depth for f in first)]
-
+        used, windows = _find_windows(depth, kernel_depth, self.strides[0])
         channels = inputs.shape[-1]
-        windows = [[f + k for k in used] for f in first]  # out_depth x used: the input depths that meet the kernel
-        folded = _fold(inputs, windows)  # (batch * out_depth, points, frames, used * channels)
+        folded = _fold(inputs, windows)  # (batch * windows, points, frames, used * channels)
 
         kernel = self.kernel[used[0] : used[-1] + 1]  # (used, kernel_points, kernel_frames, channels, filters)
         kernel = ops.reshape(ops.transpose(kernel, (1, 2, 0, 3, 4)), (*self.kernel_size[1:], len(used) * channels, -1))
@@ -51,7 +56,7 @@ class Conv3D(keras.layers.Conv3D):
             outputs = ops.add(outputs, self.bias)
         if self.activation is not None:
             outputs = self.activation(outputs)  # before the reshape, so that TensorFlow makes one operation of all
-        return ops.reshape(outputs, (-1, out_depth, *outputs.shape[1:]))
+        return ops.reshape(outputs, (-1, len(windows), *outputs.shape[1:]))
 
     def _lowers(self, depth: int | None) -> bool:
         return (
@@ -157,10 +162,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             planes, gamma, beta, epsilon=self.epsilon, is_training=True
         )
-        n = ops.cast(ops.size(planes) // channels, "float32")
+        self._move_averages(mean, variance, ops.cast(ops.size(planes) // channels, "float32"))
+        return ops.reshape(outputs, shape)
+
+    def _move_averages(self, mean: Any, variance: Any, n: Any) -> None:
+        """Let the moving statistics follow those of a batch with `n` values a channel; `variance` is the unbiased
+        one."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance * (n - 1.0) / n)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
-        return ops.reshape(outputs, shape)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -15,6 +15,8 @@ import speed_rounds
 from speed_data import make_channels, make_file, read_arrays
 from speed_subjects import build_as_written
 
+from pointcnn_cli import layers
+from pointcnn_cli.config.load import load_config
 from pointcnn_cli.config.schema import DataConfig, ModelConfig
 from pointcnn_cli.models import assign_weights, build_model, read_weights
 from pointcnn_cli.sources import open_source
@@ -193,6 +195,38 @@ def test_streamed_epochs_are_compared_with_epochs_from_memory():
         quotient = record[storage]["samples_per_second"] / record["memory"]["samples_per_second"]
         assert record[storage]["of_memory"]["of_medians"] == pytest.approx(quotient, rel=0.01)
         assert len(record[storage]["of_memory"]["of_rounds"]) == 2
+
+
+def test_each_piece_of_a_step_is_left_out_and_nothing_else():
+    import step_pieces
+
+    config = load_config(step_pieces.AS_ASKED, ["data.simulate.windows=100", "train.epochs=1", "model.dropout=0"])
+    source = open_source(config.data)
+    fits = step_pieces.build_fits(config, source)
+    whole, planes = fits["whole"].model, fits["2-D kernels"].model
+    before = [w.copy() for w in whole.get_weights()]
+    for own, other in zip(planes.weights, whole.weights, strict=True):  # the kernels take other random numbers
+        if own.shape == other.shape:
+            own.assign(other)
+    for layer in planes.layers:
+        if isinstance(layer, step_pieces.PlaneConv3D):
+            kernel = np.asarray(whole.get_layer(layer.name).kernel)
+            used, _ = layers._find_windows(layer.input.shape[1], 3, layer.strides[0])
+            layer._kernel.assign(np.concatenate([kernel[k] for k in used], axis=2))
+    assert planes.count_params() < whole.count_params()
+    logs = {name: fit._feed.fit(fit.trainer, 1, [], lambda: None) for name, fit in fits.items()}
+    assert logs["no metric"].keys() == logs["whole"].keys() - {"accuracy"}
+    # One step of one batch: the same loss, whatever is left out.
+    assert [log["loss"] for log in logs.values()] == pytest.approx([logs["whole"]["loss"]] * 4, rel=1e-5)
+    moved = {name: moving_averages_moved(fit.model, before) for name, fit in fits.items() if name != "2-D kernels"}
+    assert moved == {"whole": True, "no metric": True, "no moving averages": False}
+
+
+def moving_averages_moved(model: keras.Model, before: list[np.ndarray]) -> bool:
+    """Whether any is another than in `before`, the weights that the model began with."""
+    pairs = [(w, old) for w, old in zip(model.weights, before, strict=True) if "moving" in w.path]
+    assert pairs
+    return any(not np.array_equal(np.asarray(weight), old) for weight, old in pairs)
 
 
 def test_what_each_piece_of_a_step_costs_is_told():
